@@ -37,7 +37,7 @@ class DurableJobsConfig(AppConfig):
         import os
 
         from durable_jobs import failpoints, logs, notifier
-        from durable_jobs.conf import settings as own
+        from durable_jobs.conf import settings as conf
         from durable_jobs.control import bulk  # noqa: F401  # declares its function
         from durable_jobs.control.runtime import runtime
         from durable_jobs.definitions import runtime as runtime_module
@@ -49,9 +49,9 @@ class DurableJobsConfig(AppConfig):
         logs.guard()
         failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
         runtime_module.install(runtime)
-        notifier.install(_notifier(own.EXECUTOR))
+        notifier.install(_notifier(conf.EXECUTOR))
         checks.register(check_installation, checks.Tags.compatibility)
-        if own.EXECUTOR == "celery":
+        if conf.EXECUTOR == "celery":
             from durable_jobs.worker.system_checks import check_celery
 
             checks.register(check_celery, checks.Tags.compatibility)

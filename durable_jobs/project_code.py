@@ -137,8 +137,8 @@ def has_custom_permissions() -> bool:
     from django.contrib.auth.backends import ModelBackend
     from django.contrib.auth.models import PermissionsMixin
 
-    own = getattr(get_user_model(), "has_perm", None)
-    return own is not PermissionsMixin.has_perm or any(
+    has_perm = getattr(get_user_model(), "has_perm", None)
+    return has_perm is not PermissionsMixin.has_perm or any(
         not isinstance(backend, ModelBackend) or _overrides(type(backend), ModelBackend)
         for backend in get_backends()
     )

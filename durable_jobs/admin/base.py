@@ -130,7 +130,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return rows.defer(*self.payloads)
 
     #: To detect a subclass that overrides ``get_queryset``.
-    own_get_queryset = get_queryset
+    package_get_queryset = get_queryset
 
     def get_urls(self) -> list[Any]:
         """Return Django's URLs, limited to the runs that the viewer may see."""

@@ -108,8 +108,8 @@ class References:
 
     def _rows(self, model: type[Model], alias: str, keys: list[Any]) -> dict[Any, Any]:
         """Return the existing rows, annotated with whether the viewer may see them."""
-        own = self.links.admin_of(model)
-        seen = own.get_queryset(self.links.request).using(alias)
+        model_admin = self.links.admin_of(model)
+        seen = model_admin.get_queryset(self.links.request).using(alias)
         found = model._base_manager.using(alias).filter(pk__in=keys)
         rows = self.links.joined(model, found)
         own_rows = Exists(seen.order_by().filter(pk=OuterRef("pk")))
@@ -118,8 +118,8 @@ class References:
             return {row.pk: row for row in rows.annotate(durable_seen=own_rows)}
 
     def _is_visible(self, model: type[Model], row: Any) -> bool:
-        own = self.links.admin_of(model)
-        return row.durable_seen and may_view(own, self.links.request, row)
+        model_admin = self.links.admin_of(model)
+        return row.durable_seen and may_view(model_admin, self.links.request, row)
 
     def _link(
         self, model: type[Model], label: str, key: str, name: str | None

@@ -145,10 +145,10 @@ def _project_runs(site: AdminSite, request: HttpRequest) -> Callable[[], Any] | 
     """Return a function that returns the project's own RunAdmin queryset, if any."""
     if not site.is_registered(Run):
         return None
-    own: Any = site.get_model_admin(Run)
-    plain = getattr(type(own), "own_get_queryset", None)
-    plain = plain is not None and own.get_queryset.__func__ is plain
-    return None if plain else partial(own.get_queryset, request)
+    run_admin: Any = site.get_model_admin(Run)
+    plain = getattr(type(run_admin), "package_get_queryset", None)
+    plain = plain is not None and run_admin.get_queryset.__func__ is plain
+    return None if plain else partial(run_admin.get_queryset, request)
 
 
 def with_viewer(site: AdminSite, view: View) -> View:

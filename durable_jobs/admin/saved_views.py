@@ -40,7 +40,7 @@ class SavedViewLink:
     name: str
     url: str
     current: bool
-    own: bool
+    is_owner: bool
     shared: bool
 
 
@@ -57,7 +57,7 @@ def links(request: HttpRequest, found: filter_form.Conditions) -> list[SavedView
             name=row.name,
             url=f"?{row.query}",
             current=row.query == current,
-            own=row.owner == owner,
+            is_owner=row.owner == owner,
             shared=row.shared,
         )
         for row in rows[: 2 * MOST]
@@ -88,16 +88,16 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
     if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         text = _("Expected a name of 1 to %(most)s characters for the view.")
         return messages.ERROR, text % {"most": MAX_NAME_LENGTH}, query
-    own = _rows().filter(owner=_owner(request))
-    if own.exclude(name=name).count() >= MOST:
+    owned = _rows().filter(owner=_owner(request))
+    if owned.exclude(name=name).count() >= MOST:
         text = _("You have the maximum of %(most)s saved views. Delete one first.")
         return messages.ERROR, text % {"most": MOST}, query
     values = {"query": query, "shared": "shared" in request.POST}
     view = SavedView(
         owner=_owner(request), page=PAGE, name=name, created_at=clock.now(), **values
     )
-    if not own.filter(name=name).update(**values):
-        own.bulk_create(
+    if not owned.filter(name=name).update(**values):
+        owned.bulk_create(
             [view], ignore_conflicts=True
         )  # a concurrent request may save the same name
     return messages.SUCCESS, _("The view “%(name)s” was saved.") % {"name": name}, query
@@ -105,15 +105,15 @@ def _save(request: HttpRequest) -> tuple[int, str, str]:
 
 def _delete(request: HttpRequest) -> tuple[int, str, str]:
     key, query = request.POST["delete"], ""
-    own = _rows().filter(owner=_owner(request))
+    owned = _rows().filter(owner=_owner(request))
     row = (
-        own.filter(pk=key).first()
+        owned.filter(pk=key).first()
         if key.isascii() and key.isdigit() and len(key) < 19
         else None
     )
     if row is None:
         return messages.WARNING, _("This saved view no longer exists."), query
-    own.filter(pk=row.pk)._raw_delete(db.alias())
+    owned.filter(pk=row.pk)._raw_delete(db.alias())
     text = _("The view “%(name)s” was deleted.") % {"name": row.name}
     return messages.SUCCESS, text, query
 

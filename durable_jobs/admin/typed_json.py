@@ -77,12 +77,12 @@ class _VisibleRows:
             return None
         if not self.links.allowed(model) or alias not in {None, *connections}:
             return None
-        own = self.links.admin_of(model)
+        model_admin = self.links.admin_of(model)
         try:
             with contained():
                 key = model._meta.pk.to_python(reference.key)
                 model._meta.pk.run_validators(key)
-                rows = own.get_queryset(self.links.request)
+                rows = model_admin.get_queryset(self.links.request)
                 rows = rows if alias is None else rows.using(alias)
                 row: Model | None = rows.filter(pk=key).order_by().first()
         except (ValidationError, ValueError, TypeError, OverflowError):
@@ -91,4 +91,4 @@ class _VisibleRows:
             label = model._meta.label
             logger.warning("The admin of %s failed.", label, exc_info=True)
             return None
-        return row if row and may_view(own, self.links.request, row) else None
+        return row if row and may_view(model_admin, self.links.request, row) else None

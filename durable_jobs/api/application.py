@@ -105,8 +105,8 @@ def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
             pattern.callback = _with_headers(pattern.callback)
     described = path(DESCRIPTION, _with_headers(_described(api)), name="openapi")
     # The first pattern hides ninja's own root URL.
-    own = [path("", _not_found), described, *found, re_path("", _not_found)]
-    return own, app, namespace
+    patterns = [path("", _not_found), described, *found, re_path("", _not_found)]
+    return patterns, app, namespace
 
 
 def _described(api: Api) -> View:

@@ -11,7 +11,7 @@ from durable_jobs.api.auth import actor_with
 from durable_jobs.api.problems import responses
 from durable_jobs.api.schemas import FunctionOut, FunctionsOut
 from durable_jobs.definitions.function import Function
-from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.definitions.registry import PACKAGE_PREFIX, registry
 from durable_jobs.definitions.triggers import Cron, Event, ModelChange, Trigger
 from durable_jobs.store import pauses
 
@@ -34,7 +34,7 @@ def get_function(request: HttpRequest, function_id: str) -> Any:
     """Return a declared function."""
     actor_with(request, VIEW)
     function = registry.find(function_id)
-    if function is None or function.id.startswith(OWN):
+    if function is None or function.id.startswith(PACKAGE_PREFIX):
         raise Http404
     return _present(function, pauses.functions().filter(name=function.id).exists())
 

@@ -23,7 +23,7 @@ from durable_jobs.control.actor import Actor
 from durable_jobs.control.run_actions import ACTIONS
 from durable_jobs.definitions.context import Context
 from durable_jobs.definitions.function import function
-from durable_jobs.definitions.registry import OWN
+from durable_jobs.definitions.registry import PACKAGE_PREFIX
 from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import (
     ActionNotAllowed,
@@ -40,7 +40,7 @@ from durable_jobs.queries.run_filter import RunFilter
 from durable_jobs.queries.visibility import Viewer
 from durable_jobs.store import db
 
-FUNCTION = f"{OWN}bulk"
+FUNCTION = f"{PACKAGE_PREFIX}bulk"
 #: Actions on many runs. The other actions need values for each run.
 BULK = ("cancel", "pause", "resume", "retry", "wake", "redrive", "rerun")
 #: Maximum of runs of one bulk run.

@@ -39,8 +39,8 @@ def stored(space: str, given: str) -> str:
 
 def given(space: str, name: str) -> str:
     """Return an id or key without the owner's prefix, if it has the prefix."""
-    own = f"{PREFIX}:{space}:"
-    return name.removeprefix(own) if space else name
+    prefix = f"{PREFIX}:{space}:"
+    return name.removeprefix(prefix) if space else name
 
 
 def _digest(text: str) -> str:

@@ -43,8 +43,8 @@ def wait(who: str, rate: Rate | None) -> float | None:
 
 def _apart() -> AbstractContextManager[None]:
     """Isolate open transactions from errors of a database cache."""
-    own = isinstance(caches[DEFAULT_CACHE_ALIAS], BaseDatabaseCache)
-    return contained() if own else nullcontext()
+    in_database = isinstance(caches[DEFAULT_CACHE_ALIAS], BaseDatabaseCache)
+    return contained() if in_database else nullcontext()
 
 
 def address(request: HttpRequest) -> str:

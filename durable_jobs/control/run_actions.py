@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from durable_jobs import clock
 from durable_jobs.control import audit, runs
 from durable_jobs.control.actor import Actor
-from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.definitions.registry import PACKAGE_PREFIX, registry
 from durable_jobs.exceptions import ActionNotAllowed
 from durable_jobs.models import Run, WaitKind
 from durable_jobs.statuses import LIVE, REDRIVABLE, RunStatus
@@ -189,7 +189,7 @@ def act(
     known = ACTIONS[action]
     if not may(actor, action, run):
         raise PermissionDenied
-    if action in IMPERSONATING and run.function.startswith(OWN):
+    if action in IMPERSONATING and run.function.startswith(PACKAGE_PREFIX):
         # The data of such a run names the actor, and must not be changed.
         msg = f"Run {run.pk} belongs to durable_jobs and cannot be {known.done}."
         raise ActionNotAllowed(msg)

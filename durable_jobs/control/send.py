@@ -22,7 +22,7 @@ from durable_jobs.control.actor import Actor
 from durable_jobs.definitions.events import NewEvent, check_mapping
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.names import WEBHOOK, check_name
-from durable_jobs.definitions.registry import OWN
+from durable_jobs.definitions.registry import PACKAGE_PREFIX
 from durable_jobs.events import send_event, send_signal
 from durable_jobs.exceptions import (
     ActionNotAllowed,
@@ -63,12 +63,12 @@ def send(
     events: Sequence[NewEvent],
     source: str,
     *,
-    own: Collection[str] = (),
+    allow_reserved: Collection[str] = (),
 ) -> list[str]:
     """Send events, all or none, and return their ids as given, in order.
 
     The stored ids are in the actor's namespace. No log entry is written, because the
-    events have a source. ``own`` are reserved names that are allowed. Raise
+    events have a source. ``allow_reserved`` are reserved names that are allowed. Raise
     ``PermissionDenied``, and the errors of ``durable.send_many``.
     """
     if not actor.may(SEND):
@@ -83,7 +83,7 @@ def send(
             db.atomic(),
             _without_ids("The id of an event was used before for another event."),
         ):
-            ids_ = send_event.send(named, source, own=own)
+            ids_ = send_event.send(named, source, allow_reserved=allow_reserved)
     except DuplicateKeyError as error:
         raise _as_given(actor, error, [event.id for event in events]) from None
     return [event.id or id for event, id in zip(events, ids_, strict=True)]
@@ -110,7 +110,11 @@ def _as_given(
 
 
 def send_once(
-    actor: Actor, event: NewEvent, *, note: str = "", own: Collection[str] = ()
+    actor: Actor,
+    event: NewEvent,
+    *,
+    note: str = "",
+    allow_reserved: Collection[str] = (),
 ) -> Sent:
     """Send the event of a form, with an entry in the log.
 
@@ -124,7 +128,7 @@ def send_once(
         known = rows.first() if actor.may(SEND) else None
         if known is not None:
             return Sent(known, new=False)
-        send(actor, [event], ADMIN, own=own)
+        send(actor, [event], ADMIN, allow_reserved=allow_reserved)
         sent = rows.get()
         audit.write(actor, sent, f"Sent{note}.")
     return Sent(sent, new=True)
@@ -136,8 +140,13 @@ def resend(actor: Actor, event: Event, token: str) -> Sent:
         event.name, event.data, id=token, user=event.user, v=event.v or None
     )
     with db.atomic():
-        own = {event.name} if event.name.startswith(WEBHOOK) else ()
-        sent = send_once(actor, again, note=f" again, as {event.pk} was", own=own)
+        allow_reserved = {event.name} if event.name.startswith(WEBHOOK) else ()
+        sent = send_once(
+            actor,
+            again,
+            note=f" again, as {event.pk} was",
+            allow_reserved=allow_reserved,
+        )
         if sent.new:
             audit.write(actor, event, f"Sent again as {sent.event.pk}.")
     return sent
@@ -180,7 +189,7 @@ def start(
     """
     if not actor.may(START):
         raise PermissionDenied
-    if function.id.startswith(OWN):
+    if function.id.startswith(PACKAGE_PREFIX):
         # The data of such a run names the actor.
         msg = f"{function.id!r} belongs to durable_jobs and cannot be started directly."
         raise ActionNotAllowed(msg)

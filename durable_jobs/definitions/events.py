@@ -9,7 +9,7 @@ from typing import Any
 
 from durable_jobs.definitions.names import check_event_name, check_name
 from durable_jobs.exceptions import ConfigurationError, PayloadError
-from durable_jobs.serialization import own_copy
+from durable_jobs.serialization import private_copy
 
 CALLED = "durable/function.called"
 CRON = "durable/cron"
@@ -35,9 +35,9 @@ class NewEvent:
     user: Any = None
     v: str | None = None
 
-    def checked(self, *, own: bool = False) -> NewEvent:
+    def checked(self, *, allow_reserved: bool = False) -> NewEvent:
         """Return the event itself. Raise if the event is invalid."""
-        check_event_name(self.name, own=own)
+        check_event_name(self.name, allow_reserved=allow_reserved)
         if self.id is not None:
             check_name(self.id, "an event id")
         if self.v is not None:
@@ -78,9 +78,9 @@ class ReceivedEvent:
     user: Any = None
     v: str | None = None
 
-    def with_own_data(self) -> ReceivedEvent:
+    def with_private_data(self) -> ReceivedEvent:
         """Return the event with a copy of its data, for code that may change it."""
-        return replace(self, data=own_copy(self.data))
+        return replace(self, data=private_copy(self.data))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as string expressions see it."""

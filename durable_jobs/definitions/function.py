@@ -280,20 +280,25 @@ def _declare(body: Body, id: str | None, unknown: dict[str, Any]) -> Function:
     if isinstance(body, Function) or not callable(body):
         msg = f"Expected a function under @durable.function, got {body!r:.80}."
         raise ConfigurationError(msg)
-    own_id = check_name(id, "a function id") if id is not None else default_id(body)
+    function_id = (
+        check_name(id, "a function id") if id is not None else default_id(body)
+    )
     for parameter in unknown:
         msg = (
-            f"Durable function {own_id!r}: {parameter} is not a parameter of "
+            f"Durable function {function_id!r}: {parameter} is not a parameter of "
             f"@durable.function.{_suggestion(parameter)}"
         )
         raise ConfigurationError(msg)
     if len(inspect.signature(body).parameters) != 1:
-        msg = f"Durable function {own_id!r}: expected one parameter, the context."
+        msg = f"Durable function {function_id!r}: expected one parameter, the context."
         raise ConfigurationError(msg)
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        msg = f"Durable function {own_id!r}: expected def or async def without yield."
+        msg = (
+            f"Durable function {function_id!r}: expected def or async def without "
+            f"yield."
+        )
         raise ConfigurationError(msg)
-    return Function(id=own_id, body=body)
+    return Function(id=function_id, body=body)
 
 
 def default_id(body: Body) -> str:
@@ -363,9 +368,9 @@ def _one(value: Any, kind: Any, what: str) -> Any:
 def _handler(handler: Any, made: Function, end: str) -> Function | None:
     if handler is None or isinstance(handler, Function):
         return handler
-    own = _declare(handler, f"{made.id}:{end}", {})
-    own = replace(
-        own,
+    declared = _declare(handler, f"{made.id}:{end}", {})
+    declared = replace(
+        declared,
         name=_title(handler),
         description=inspect.getdoc(handler) or "",
         retries=made.retries,
@@ -373,8 +378,8 @@ def _handler(handler: Any, made: Function, end: str) -> Function | None:
         queue=made.queue,
         version=made.version,
     )
-    registry.add(own)
-    return own
+    registry.add(declared)
+    return declared
 
 
 __all__ = [

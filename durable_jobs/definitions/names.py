@@ -27,10 +27,10 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
-def check_event_name(name: object, *, own: bool = False) -> str:
-    """Return ``name`` if it is a valid event name. Allow reserved names if ``own``."""
+def check_event_name(name: object, *, allow_reserved: bool = False) -> str:
+    """Return ``name`` if it is a valid event name. Raise if it is invalid."""
     checked = check_name(name, "an event name")
-    if not own and checked.startswith(RESERVED):
+    if not allow_reserved and checked.startswith(RESERVED):
         msg = (
             f"Event names that start with {', '.join(map(repr, RESERVED))} are "
             f"reserved, got {checked!r}."

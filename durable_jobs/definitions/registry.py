@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: The prefix of the ids of this package's own functions.
-OWN = "durable_jobs."
+PACKAGE_PREFIX = "durable_jobs."
 
 
 class Registry:
@@ -73,7 +73,7 @@ class Registry:
 
     def __iter__(self) -> Iterator[Function]:
         known = list(self._functions.values())
-        return (each for each in known if not each.id.startswith(OWN))
+        return (each for each in known if not each.id.startswith(PACKAGE_PREFIX))
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -25,7 +25,7 @@ class EventWait:
 
     def __post_init__(self) -> None:
         where = f"a wait for {self.event!r:.80}"
-        check_event_name(self.event, own=True)
+        check_event_name(self.event, allow_reserved=True)
         compile_match_and_condition(self.match, self.if_, where)
         if self.since not in (None, "run"):
             msg = f"{where}: expected since to be None or 'run', got {self.since!r}."

@@ -82,8 +82,8 @@ class AttemptState:
 
     def check_no_open_transaction(self, name: str) -> None:
         """Raise ``ConfigurationError`` if the function has an open transaction."""
-        own_thread = self.recorder.on_own_thread
-        around = self.guard.depth(db.alias()) if own_thread else 0
+        in_attempt_thread = self.recorder.on_own_thread
+        around = self.guard.depth(db.alias()) if in_attempt_thread else 0
         if connection_state.depth(db.connection()) > around:
             msg = (
                 f"Step {name!r} is called inside a transaction (transaction.atomic(), "

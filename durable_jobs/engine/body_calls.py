@@ -52,7 +52,7 @@ def substitute(hook: Substitute | None) -> Substitute | None:
 
 def body_of(call: CallBody) -> Callable[..., Any]:
     """Return the body to call, or the stub that a test has set for it."""
-    return call.fn if call.own else stub_or_body(call.name, call.fn)
+    return call.fn if call.is_engine_code else stub_or_body(call.name, call.fn)
 
 
 def stub_or_body(step: str, fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +145,7 @@ def _call(call: CallBody) -> BodyOutcome:
     fn = body_of(call)
     if iscoroutinefunction(fn):
         return _run_in_loop(call)
-    if call.own:
+    if call.is_engine_code:
         return try_call(lambda: fn(*call.args, **call.kwargs))
     return try_call(lambda: interruptible(call.name, fn, call.args, call.kwargs))
 

@@ -25,7 +25,7 @@ from durable_jobs.lifecycle.event_windows import batch_of
 from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.schemas import typed
 from durable_jobs.models import Run
-from durable_jobs.serialization import UnknownTag, own_copy
+from durable_jobs.serialization import UnknownTag, private_copy
 from durable_jobs.statuses import StepStatus
 
 PATCH = "patch"
@@ -51,8 +51,8 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Prefix the message with the run's id; add the run and step to the record."""
         here = logs.current_fields()
-        own = here if here["run_id"] else self.extra or {}
-        extra = {**own, **kwargs.get("extra", {})}
+        known = here if here["run_id"] else self.extra or {}
+        extra = {**known, **kwargs.get("extra", {})}
         return f"[run {extra['run_id']}] {msg}", {**kwargs, "extra": extra}
 
 
@@ -102,7 +102,7 @@ class RunContext:
     def event(self) -> ReceivedEvent:
         """The event that started the run."""
         if self._event is None:
-            self._event = self._typed(event_of(self._state.run).with_own_data())
+            self._event = self._typed(event_of(self._state.run).with_private_data())
         return self._event
 
     @property
@@ -135,7 +135,7 @@ class RunContext:
         if self._run is None:
             self._run = copy.copy(self._state.run)
             for name in ("data", "event_meta", "flow"):
-                setattr(self._run, name, own_copy(getattr(self._run, name)))
+                setattr(self._run, name, private_copy(getattr(self._run, name)))
         return self._run
 
     @property

@@ -43,7 +43,7 @@ class CallBody:
     lines: Lines | None = None
     #: ``fn`` is engine code around the body: it runs in the attempt's thread, and tests
     #: cannot stub it.
-    own: bool = False
+    is_engine_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)

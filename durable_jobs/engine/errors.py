@@ -35,7 +35,7 @@ from durable_jobs.exceptions import (
     StepError,
     StepFailed,
 )
-from durable_jobs.serialization import own_copy
+from durable_jobs.serialization import private_copy
 
 MAX_ARGS = 10
 #: Characters of JSON that are kept of the error data of a remote app.
@@ -177,9 +177,9 @@ def rebuild(record: Record, name: str, key: str) -> DurableError:
         error_type=record.get("type", "Error"),
         step=key,
     )
-    error.data = own_copy(record.get("data"))
+    error.data = private_copy(record.get("data"))
     if isinstance(error, exceptions.ParallelError):
-        error.results = own_copy(record.get("results"))
+        error.results = private_copy(record.get("results"))
     error.__cause__ = _original(record)
     vars(error)[BODY_TRACEBACK] = record.get("traceback") or ""
     return error

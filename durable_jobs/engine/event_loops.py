@@ -137,9 +137,9 @@ class WorkerLoop(asyncio.SelectorEventLoop):
 
     async def tidy(self) -> None:
         """Cancel all other tasks, and close open asynchronous generators."""
-        own = asyncio.current_task()
-        if own is not None:
-            self.tasks.discard(own)  # else another tidy() would end this one
+        this_task = asyncio.current_task()
+        if this_task is not None:
+            self.tasks.discard(this_task)  # else another tidy() would end this one
         tasks = set(self.tasks)
         for task in tasks:
             task.cancel()
@@ -278,7 +278,7 @@ _current_loop: ContextVar[_AttemptLoop | None] = ContextVar(
 _inherited: list[_Pool] = []
 
 
-def _own_pool() -> _Pool:
+def _pool_of_thread() -> _Pool:
     pool: _Pool | None = getattr(_local, "pool", None)
     if pool is not None and pool.pid != os.getpid():
         _inherited.append(pool)
@@ -291,13 +291,13 @@ def _own_pool() -> _Pool:
 @contextmanager
 def attempt_loop() -> Iterator[None]:
     """Share one loop of this thread among all coroutines of the block."""
-    own_loop = _AttemptLoop(_own_pool())
-    token = _current_loop.set(own_loop)
+    shared_loop = _AttemptLoop(_pool_of_thread())
+    token = _current_loop.set(shared_loop)
     try:
         yield
     finally:
         _current_loop.reset(token)
-        own_loop.end()
+        shared_loop.end()
 
 
 def run(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
@@ -305,11 +305,11 @@ def run(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
 
     ``sync_to_async`` calls inside run in the calling thread.
     """
-    own_loop = _current_loop.get()
-    if own_loop is None:
+    shared_loop = _current_loop.get()
+    if shared_loop is None:
         with attempt_loop():
             return run(fn, *args)
-    loop = own_loop.loop()
+    loop = shared_loop.loop()
     # Where asgiref looks for the loop inside ``sync_to_async``.
     local: Any = SyncToAsync.threadlocal
     before = {name: getattr(local, name, None) for name in _FOUND_BY}

@@ -153,18 +153,18 @@ class History:
             )
             raise LimitExceeded(msg)
 
-    def encode(self, value: Any, name: str, *, own: bool = False) -> str:
+    def encode(self, value: Any, name: str, *, wrapped: bool = False) -> str:
         """Return a step's result as a JSON string.
 
-        Raise ``LimitExceeded`` if the step or the run becomes too large. ``own``: the
-        engine made the value from values that it had accepted before.
+        Raise ``LimitExceeded`` if the step or the run becomes too large. ``wrapped``:
+        the engine made the value from values that it had accepted before.
         """
         text = serialization.dumps(
             value,
             what=f"the result of step {name!r} of run {self._run.pk}",
             limit=settings.MAX_STEP_BYTES,
             limit_setting="MAX_STEP_BYTES",
-            own=own,
+            wrapped=wrapped,
         )
         total = self._bytes + sum(self._reserved.values()) + stored_bytes(text)
         if total > settings.MAX_RUN_BYTES:

@@ -54,7 +54,9 @@ def _run_effect(effect: Effect, state: AttemptState) -> Any:
 def _call_branch(effect: CallBranch) -> BodyOutcome:
     if iscoroutinefunction(effect.fn):
         # A def function cannot await steps: the branch is one body, without steps.
-        call = CallBody(fn=effect.fn, name=effect.name, lines=effect.lines, own=True)
+        call = CallBody(
+            fn=effect.fn, name=effect.name, lines=effect.lines, is_engine_code=True
+        )
         return body_calls.run_body(call)
     try:
         with kept(effect.lines):

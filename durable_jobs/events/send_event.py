@@ -56,13 +56,13 @@ def send(
     new: Sequence[NewEvent],
     source: str = SEND,
     *,
-    own: bool | Collection[str] = False,
+    allow_reserved: bool | Collection[str] = False,
     to: Sequence[Function] = (),
 ) -> list[str]:
     """Store events and start the functions they trigger; return their ids, in order.
 
-    All events are stored or none. ``own``: reserved names are allowed for all events,
-    or for these names. ``to``: functions that the events start in addition.
+    All events are stored or none. ``allow_reserved``: reserved names are allowed for
+    all events, or for these names. ``to``: functions that the events start in addition.
     """
     if len(new) > settings.MAX_EVENTS:
         msg = (
@@ -70,7 +70,7 @@ def send(
             f"(setting MAX_EVENTS)."
         )
         raise LimitExceeded(msg)
-    incoming = [_check(event, own) for event in new]
+    incoming = [_check(event, allow_reserved) for event in new]
     if incoming:
         first = incoming[0].event.name
         causation.check(f"event {first}")
@@ -87,11 +87,15 @@ def send(
     return [one.id for one in incoming]
 
 
-def _check(event: NewEvent, own: bool | Collection[str]) -> Incoming:
+def _check(event: NewEvent, allow_reserved: bool | Collection[str]) -> Incoming:
     if not isinstance(event, NewEvent):
         msg = f"Expected durable.NewEvent, got {event!r:.80}."
         raise ConfigurationError(msg)
-    event.checked(own=own if isinstance(own, bool) else event.name in own)
+    event.checked(
+        allow_reserved=allow_reserved
+        if isinstance(allow_reserved, bool)
+        else event.name in allow_reserved
+    )
     data = {} if event.data is None else event.data
     what = f"the data of event {event.name!r}"
     for _, trigger in registry.listeners(event.name):

@@ -29,7 +29,7 @@ def signal(name: str, data: Any) -> Run | None:
         if wait.branch:
             tree = [wait.branch, serialization.loads(text)]
             value = EncodedJSON(
-                serialization.dumps(tree, what=f"signal {name!r}", own=True)
+                serialization.dumps(tree, what=f"signal {name!r}", wrapped=True)
             )
         outcome = WaitOutcome(
             StepStatus.COMPLETED, output=value, detail={"branch": wait.branch}

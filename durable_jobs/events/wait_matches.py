@@ -149,9 +149,9 @@ def find_earlier_event(
 
 def meets(run: Run, event: ReceivedEvent, wanted: dict[str, Any]) -> bool:
     """Return whether an event meets the stored condition of a wait."""
-    own = event_of(run)
+    run_event = event_of(run)
     path = wanted.get("match")
-    if path is not None and _value(own.data, path) != _value(event.data, path):
+    if path is not None and _value(run_event.data, path) != _value(event.data, path):
         return False
     source = wanted.get("if")
     if source is None:
@@ -172,10 +172,10 @@ def evaluate(condition: Expression, run: Run, event: ReceivedEvent) -> bool:
 
     A condition that fails does not match; the error is logged with the run.
     """
-    own = event_of(run)
+    run_event = event_of(run)
     try:
         values = {
-            "event": expression_value(condition, own),
+            "event": expression_value(condition, run_event),
             "async": expression_value(condition, event),
         }
         if condition.wants_mapping:

@@ -63,10 +63,10 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
     if expression.wants_mapping:
         return expression.evaluate({"event": event.as_dict()})
     if not db.connection().in_atomic_block:
-        return expression.evaluate({"event": event.with_own_data()})
+        return expression.evaluate({"event": event.with_private_data()})
     # Code of your project may raise an SQL error: the savepoint contains it.
     with db.atomic():
-        return expression.evaluate({"event": event.with_own_data()})
+        return expression.evaluate({"event": event.with_private_data()})
 
 
 def text_of(value: Any) -> str:

@@ -256,9 +256,9 @@ class _Screener:
             for slot in live:
                 self._done.replaced[slot.run_id] = run.pk
             return _LATER
-        own = Slot(limit_id=limit_row.pk, run_id=run.pk, since=clock.now())
-        self._singles[limit_row.pk] = [own]
-        self._taken[limit_row.pk] = own
+        slot = Slot(limit_id=limit_row.pk, run_id=run.pk, since=clock.now())
+        self._singles[limit_row.pk] = [slot]
+        self._taken[limit_row.pk] = slot
         return None
 
     def _live(self, limit_row: Limit, run: Run, *, ended: bool) -> list[Slot]:

@@ -13,8 +13,8 @@ def key_of(condition: str, data: Any) -> str:
 
     ``data`` is the data of the run.
     """
-    for own, path in equalities(condition, "event", "async"):
-        key = equal_key(own, path, {"data": data})
+    for run_path, path in equalities(condition, "event", "async"):
+        key = equal_key(run_path, path, {"data": data})
         if key:
             return key
     return ""

@@ -247,7 +247,7 @@ def events_of(run: Run) -> list[BufferedEvent]:
     if COUNT in (run.event_meta or {}):
         return event_windows.events_of_run(run.pk)
     event = lenient_event_of(run)
-    own_event = BufferedEvent(
+    trigger_event = BufferedEvent(
         function=run.function,
         event_id=event.id,
         event_meta={"id": event.id, "name": event.name, **(run.event_meta or {})},
@@ -255,8 +255,8 @@ def events_of(run: Run) -> list[BufferedEvent]:
         ts=event.ts,
         due_at=run.due_at,
     )
-    own_event.event_meta.setdefault("ts", event.ts.isoformat())
-    return [own_event]
+    trigger_event.event_meta.setdefault("ts", event.ts.isoformat())
+    return [trigger_event]
 
 
 def new_run(function: Function, events: Sequence[BufferedEvent]) -> NewRun:

@@ -167,7 +167,9 @@ def _handler_run(handler: Function, run: Run, end: End) -> Run:
     return NewRun(
         function=handler,
         # The output was accepted when the run ended: no limit applies here.
-        data=serialization.dumps(data, what=f"the data of {handler.id!r}", own=True),
+        data=serialization.dumps(
+            data, what=f"the data of {handler.id!r}", wrapped=True
+        ),
         event_meta=build_event_meta(RUN_ENDED, now),
         due_at=now,
         parent=run,

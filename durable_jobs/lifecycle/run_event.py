@@ -29,7 +29,7 @@ def build_event_meta(
     meta = {"id": id or str(ids.new_id()), "name": name, "ts": ts.isoformat()}
     if user is not None:
         what = f"the user of event {name!r}"
-        meta["user"] = serialization.to_tree(user, what=what, own=True)
+        meta["user"] = serialization.to_tree(user, what=what, wrapped=True)
     if v:
         meta["v"] = v
     return meta

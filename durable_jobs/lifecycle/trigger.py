@@ -107,4 +107,4 @@ def condition_holds(condition: Expression, event: ReceivedEvent) -> bool:
 
 def expression_value(condition: Expression, event: ReceivedEvent) -> Any:
     """Return an event as an expression needs it: a dict for CEL, else the event."""
-    return event.as_dict() if condition.wants_mapping else event.with_own_data()
+    return event.as_dict() if condition.wants_mapping else event.with_private_data()

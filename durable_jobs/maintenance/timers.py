@@ -44,10 +44,10 @@ def sweep() -> int:
             return total
 
 
-def end_due(limit: int, own: str | None = None) -> int:
+def end_due(limit: int, notified: str | None = None) -> int:
     """End up to ``limit`` due waits; return how many.
 
-    Notify the queues of the runs that wake, except the caller's ``own``.
+    Notify the queues of the runs that wake, except ``notified``, which is served now.
     """
     failpoint("timers.read")
     try:
@@ -60,7 +60,7 @@ def end_due(limit: int, own: str | None = None) -> int:
     if runs:
         failpoint("timers.committed")
     woken = Counter(run.queue for run in runs)
-    for queue in woken.keys() - {own}:
+    for queue in woken.keys() - {notified}:
         notifier.notify(queue, woken[queue])
     others = _in_order(others)
     for wait in others:

@@ -116,11 +116,11 @@ def _code() -> dict[Path, float]:
     This includes the settings, and apps that are not loaded yet.
     """
     paths = (Path(config.path) for config in apps.get_app_configs())
-    own = {path for path in paths if not path.is_relative_to(sys.prefix)}
-    for place in {path.parent for path in own}:
-        own |= {path.parent for path in place.glob("*/__init__.py")}
+    packages = {path for path in paths if not path.is_relative_to(sys.prefix)}
+    for place in {path.parent for path in packages}:
+        packages |= {path.parent for path in place.glob("*/__init__.py")}
     found = {}
-    for path in (path for package in own for path in package.rglob("*.py")):
+    for path in (path for package in packages for path in package.rglob("*.py")):
         with suppress(OSError):  # the file was deleted
             found[path] = path.stat().st_mtime
     return found

@@ -28,7 +28,7 @@ from durable_jobs.conf import settings
 from durable_jobs.worker import shutdown
 from durable_jobs.worker.celery_app import install_beat
 from durable_jobs.worker.celery_tasks import CeleryNotifier
-from durable_jobs.worker.queues import own_queues
+from durable_jobs.worker.queues import project_queues
 from durable_jobs.worker.watchdog import Watchdog
 
 #: A broker in the memory of this process, without a server.
@@ -135,7 +135,7 @@ class WorkerService:
 
     def queues(self) -> Sequence[str]:
         """Return the queues to consume: your project's and those of this package."""
-        return sorted({*self.app.amqp.queues.consume_from, *own_queues()})
+        return sorted({*self.app.amqp.queues.consume_from, *project_queues()})
 
     def start(self) -> None:
         """Start the worker. Return when it consumes, or after ``START`` seconds."""

@@ -92,7 +92,7 @@ class PayloadField(_PayloadColumn, models.JSONField):
         elif isinstance(value, EncodedJSON):
             value = json.loads(value)
         elif value is not None and not hasattr(value, "resolve_expression"):
-            value = serialization.to_tree(value, what=self.name, own=True)
+            value = serialization.to_tree(value, what=self.name, wrapped=True)
         return super().get_db_prep_value(value, connection, prepared)
 
     def get_db_prep_save(self, value: Any, connection: Any) -> Any:
@@ -119,7 +119,7 @@ class PayloadTextField(_PayloadColumn, models.TextField):
             return value
         if isinstance(value, StoredPayload):
             return EncodedJSON(value.text())
-        return EncodedJSON(serialization.dumps(value, what=self.name, own=True))
+        return EncodedJSON(serialization.dumps(value, what=self.name, wrapped=True))
 
     def deconstruct(self) -> Any:
         """Appear in migrations as a plain TextField."""

@@ -76,7 +76,9 @@ def _stored(run: Run, name: str) -> Any:
         return stored.tree()
     value = getattr(run, name)
     what = "a payload"
-    return None if value is None else serialization.to_tree(value, what=what, own=True)
+    return (
+        None if value is None else serialization.to_tree(value, what=what, wrapped=True)
+    )
 
 
 def _plain(value: Any) -> Any:

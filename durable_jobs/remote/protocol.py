@@ -273,8 +273,8 @@ def _op(content: Any, *, final: bool, later: datetime | timedelta | None) -> Op:
 
 def _name(content: Mapping[str, Any]) -> str:
     """Return the step name whose key is the app's id of the step."""
-    own = content.get("userland")
-    userland = own if isinstance(own, dict) else {}
+    given = content.get("userland")
+    userland = given if isinstance(given, dict) else {}
     repeat = userland.get("index")
     plain = str(userland.get("id") or "")
     wanted = [

@@ -186,5 +186,5 @@ def _data(schedule: Schedule, time: datetime, now: datetime) -> str:
     data["schedule"] = schedule.pk
     text = serialization.dumps(data, what="a cron event")
     # Copied as stored: decoding it would load the rows that it refers to.
-    own = getattr(schedule, "data_text", None) or "{}"
-    return f'{text[:-1]},"data":{own}}}'
+    stored_data = getattr(schedule, "data_text", None) or "{}"
+    return f'{text[:-1]},"data":{stored_data}}}'

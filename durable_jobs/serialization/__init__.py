@@ -17,7 +17,7 @@ from __future__ import annotations
 from durable_jobs.serialization.arguments import arguments_text
 from durable_jobs.serialization.canonical import canonical
 from durable_jobs.serialization.codec import dumps, from_tree, loads, to_tree
-from durable_jobs.serialization.copies import own_copy
+from durable_jobs.serialization.copies import private_copy
 from durable_jobs.serialization.decoding import unknown_tags
 from durable_jobs.serialization.tags import UnknownTag
 
@@ -28,7 +28,7 @@ __all__ = [
     "dumps",
     "from_tree",
     "loads",
-    "own_copy",
+    "private_copy",
     "to_tree",
     "unknown_tags",
 ]

@@ -10,7 +10,7 @@ from durable_jobs.serialization.decoding import decode, decode_dict
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.path_error import PathError
 from durable_jobs.serialization.plain_json import is_plain
-from durable_jobs.serialization.tags import OWN_LEVELS, TAG
+from durable_jobs.serialization.tags import TAG, WRAPPER_LEVELS
 
 
 def _reject_constant(name: str) -> NoReturn:
@@ -32,7 +32,7 @@ def dumps(
     what: str,
     limit: int | None = None,
     limit_setting: str = "",
-    own: bool = False,
+    wrapped: bool = False,
 ) -> str:
     """Return a value as compact JSON text, which ``loads`` reads back equal.
 
@@ -40,11 +40,12 @@ def dumps(
     setting ``limit_setting``. Raise ``PayloadError`` with the place and the reason if
     the value cannot be stored, has more than 100 levels, or is too large.
 
-    ``own``: the engine has wrapped an accepted value, so its own levels do not count.
+    ``wrapped``: the engine has wrapped an accepted value, so the levels of the
+    wrapper do not count.
     """
-    text = _plain_text(value, own=own)
+    text = _plain_text(value, wrapped=wrapped)
     if text is None:
-        tree = to_tree(value, what=what, own=own)
+        tree = to_tree(value, what=what, wrapped=wrapped)
         text = _write(tree)
     if limit is not None:
         size = len(text) if text.isascii() else len(text.encode())
@@ -74,13 +75,13 @@ def loads(text: str | bytes) -> Any:
         raise PayloadError(f"The stored text cannot be read: {error}") from error
 
 
-def to_tree(value: Any, *, what: str, own: bool = False) -> Any:
+def to_tree(value: Any, *, what: str, wrapped: bool = False) -> Any:
     """Return the value as a tree of JSON types, which ``from_tree`` reads back.
 
-    ``own`` and the errors are as in ``dumps``. For text, ``dumps`` is faster.
+    ``wrapped`` and the errors are as in ``dumps``. For text, ``dumps`` is faster.
     """
     try:
-        return encode(value, _first_level(own))
+        return encode(value, _first_level(wrapped))
     except PathError as refusal:
         raise PayloadError(refusal.sentence(what)) from refusal.__cause__
     except RecursionError:
@@ -97,15 +98,15 @@ def from_tree(tree: Any) -> Any:
         raise PayloadError(f"The stored tree cannot be read: {error}") from error
 
 
-def _first_level(own: bool) -> int:
-    """Return the first level: below 0, so that the engine's own levels do not count."""
-    return -OWN_LEVELS if own else 0
+def _first_level(wrapped: bool) -> int:
+    """Return the first level: below 0, so that the levels of a wrapper do not count."""
+    return -WRAPPER_LEVELS if wrapped else 0
 
 
-def _plain_text(value: Any, *, own: bool) -> str | None:
+def _plain_text(value: Any, *, wrapped: bool) -> str | None:
     """Return the text of a value that JSON preserves, or None for the slow path."""
     try:
-        if not is_plain(value, _first_level(own)):
+        if not is_plain(value, _first_level(wrapped)):
             return None
         text = _write(value)
     except RecursionError:

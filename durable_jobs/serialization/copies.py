@@ -29,7 +29,7 @@ _FIXED = frozenset(
 )
 
 
-def own_copy(value: Any) -> Any:
+def private_copy(value: Any) -> Any:
     """Return a copy of a stored value that shares no mutable object with the original.
 
     Much faster than ``deepcopy`` for JSON types, since a stored value has no cycles.
@@ -38,11 +38,11 @@ def own_copy(value: Any) -> Any:
     if kind in _FIXED:
         return value
     if kind is dict:
-        return {key: own_copy(item) for key, item in value.items()}
+        return {key: private_copy(item) for key, item in value.items()}
     if kind is list:
-        return [own_copy(item) for item in value]
+        return [private_copy(item) for item in value]
     if kind is tuple:
-        return tuple([own_copy(item) for item in value])
+        return tuple([private_copy(item) for item in value])
     if isinstance(value, enum.Enum):
         return value
     return copy.deepcopy(value)

@@ -95,17 +95,19 @@ def leaf_keys(data: Mapping[str, Any]) -> set[str] | None:
     return keys
 
 
-def equal_key(own: Sequence[str | int], path: Sequence[str | int], data: Any) -> str:
-    """Return the key of events for which CEL's ``event.<own> == async.<path>`` is true.
+def equal_key(
+    run_path: Sequence[str | int], path: Sequence[str | int], data: Any
+) -> str:
+    """Return the key of events that CEL's ``event.<run_path> == async.<path>`` accepts.
 
-    ``data`` is the root of ``own``. Return an empty string if the value is not a
+    ``data`` is the root of ``run_path``. Return an empty string if the value is not a
     scalar, or if its equal values in CEL have several keys.
     """
     names = [name for name in path if isinstance(name, str) and _NAME.fullmatch(name)]
     if len(names) != len(path) or not 2 <= len(path) <= DEEPEST_PATH:
         return ""
     value = data
-    for name in own:
+    for name in run_path:
         mapping = mapping_of(value)
         if mapping is None:
             return ""

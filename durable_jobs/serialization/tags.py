@@ -13,7 +13,7 @@ VALUE = "value"
 #: The most levels of nested lists, dicts and other containers.
 DEEPEST = 100
 #: Further levels that the engine may wrap around an accepted value.
-OWN_LEVELS = 100
+WRAPPER_LEVELS = 100
 
 
 #: A tag in JSON text. Inside a string, a backslash would come before the quotes.

@@ -112,11 +112,13 @@ def created_here(key: Any) -> bool:
 
     The transaction around a test does not count, because the test kit works inside it.
     """
-    own = connection()
-    blocks = [b for b in own.atomic_blocks if not getattr(b, "_from_testcase", False)]
+    wrapper = connection()
+    blocks = [
+        b for b in wrapper.atomic_blocks if not getattr(b, "_from_testcase", False)
+    ]
     return bool(blocks) and any(
         isinstance(work, _CreatedRuns) and key in work.keys
-        for _, work, *_ in own.run_on_commit
+        for _, work, *_ in wrapper.run_on_commit
     )
 
 
@@ -137,9 +139,9 @@ def is_outage(error: BaseException | None) -> bool:
 
 
 def _usable() -> bool:
-    own = connection()
-    if own.connection is None:
+    wrapper = connection()
+    if wrapper.connection is None:
         return False
-    if own.in_atomic_block:
-        return not own.closed_in_transaction
-    return own.is_usable()
+    if wrapper.in_atomic_block:
+        return not wrapper.closed_in_transaction
+    return wrapper.is_usable()

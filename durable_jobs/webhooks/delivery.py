@@ -24,7 +24,7 @@ from durable_jobs.definitions.webhooks import Webhook
 from durable_jobs.error_text import message_of, summary_of, type_of
 from durable_jobs.events import send_event
 from durable_jobs.exceptions import ConfigurationError, PayloadError
-from durable_jobs.serialization import own_copy
+from durable_jobs.serialization import private_copy
 from durable_jobs.store import db
 from durable_jobs.webhooks.parsing import RejectedDelivery
 
@@ -86,7 +86,9 @@ def accept(hook: Webhook, headers: Mapping[str, str], payload: Any) -> list[str]
         events = _identified(hook, delivery, _transformed(hook, headers, payload))
         with db.atomic():
             functions = [function for function, _ in registry.webhooks(hook.path)]
-            return send_event.send(events, SOURCE, own={hook.event}, to=functions)
+            return send_event.send(
+                events, SOURCE, allow_reserved={hook.event}, to=functions
+            )
     except DatabaseError:
         raise  # the delivery is valid: the provider should retry
     except BaseException as error:  # reject, and record the failure as an event
@@ -105,7 +107,7 @@ def _transformed(
     if isinstance(transform, Mapping):
         return [make_event(transform, hook.event, payload, headers)]
     # A copy: if the transform fails, the original payload is recorded.
-    made = transform(own_copy(payload), headers)
+    made = transform(private_copy(payload), headers)
     if made is None:
         return []
     events = list(made) if isinstance(made, list | tuple) else [made]
@@ -127,8 +129,10 @@ def _identified(
         return events
     made = []
     for number, event in enumerate(events):
-        own = _id(SOURCE, hook.path, f"{delivery}:{number}" if number else delivery)
-        made.append(event if event.id is not None else replace(event, id=own))
+        derived_id = _id(
+            SOURCE, hook.path, f"{delivery}:{number}" if number else delivery
+        )
+        made.append(event if event.id is not None else replace(event, id=derived_id))
     return made
 
 
@@ -162,7 +166,7 @@ def _record(
         try:
             with db.atomic():
                 send_event.send(
-                    [NewEvent(WEBHOOK_FAILED, kept, id=id)], SOURCE, own=True
+                    [NewEvent(WEBHOOK_FAILED, kept, id=id)], SOURCE, allow_reserved=True
                 )
         except PayloadError:
             continue  # too large with the body: store it without

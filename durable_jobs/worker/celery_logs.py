@@ -12,29 +12,29 @@ import logging
 #: The loggers that report tasks that arrive, succeed, or are due in beat.
 LOGGERS = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 #: Prefixes of the task names of this package.
-OWN = ("durable_jobs.work", "durable_jobs.tick")
+PACKAGE_TASKS = ("durable_jobs.work", "durable_jobs.tick")
 
 
-class OwnTasksFilter(logging.Filter):
+class PackageTasksFilter(logging.Filter):
     """Turns an INFO record about a task of this package into a DEBUG record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is logged."""
-        if record.levelno != logging.INFO or not _is_own(record.args):
+        if record.levelno != logging.INFO or not _names_package_task(record.args):
             return True
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
         return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 
 
-def _is_own(args: object) -> bool:
+def _names_package_task(args: object) -> bool:
     if isinstance(args, dict):
         args = (args.get("name"),)
     return isinstance(args, tuple) and any(
-        isinstance(value, str) and value.startswith(OWN) for value in args
+        isinstance(value, str) and value.startswith(PACKAGE_TASKS) for value in args
     )
 
 
-_filter = OwnTasksFilter()
+_filter = PackageTasksFilter()
 
 
 def install() -> None:

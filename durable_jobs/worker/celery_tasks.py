@@ -55,7 +55,7 @@ from durable_jobs.worker.celery_app import TICK, is_project_app, project_app
 from durable_jobs.worker.notify_coalescer import NotifyCoalescer
 from durable_jobs.worker.publisher import Publisher, impatient_connection
 from durable_jobs.worker.queue_loop import SLACK, already_served, drain_queue
-from durable_jobs.worker.queues import broker_name, consumed_queues, own_queues
+from durable_jobs.worker.queues import broker_name, consumed_queues, project_queues
 from durable_jobs.worker.timer_alarms import LEAD
 
 WORK = "durable_jobs.work"
@@ -232,7 +232,7 @@ def _consume(instance: Any = None, **kwargs: Any) -> None:
     if not is_project_app(instance.app):
         return
     queues = instance.app.amqp.queues
-    for name in own_queues():
+    for name in project_queues():
         # With task_create_missing_queues=False, only declared queues are consumed.
         with suppress(KeyError):
             queues.select_add(queues[name])

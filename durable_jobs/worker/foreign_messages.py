@@ -42,8 +42,8 @@ _next_report_at = float("-inf")
 
 def headers() -> dict[str, str]:
     """Return the headers of a message of this installation."""
-    own = installation.key()
-    return {} if own is None else {INSTALLATION: str(own)}
+    this_key = installation.key()
+    return {} if this_key is None else {INSTALLATION: str(this_key)}
 
 
 @before_task_publish.connect(sender=TICK)
@@ -53,9 +53,9 @@ def _mark_tick(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
         return
     connection = db.connection()
     was_open = connection.connection is not None
-    own = installation.key()
-    if own is not None:
-        headers[INSTALLATION] = str(own)
+    this_key = installation.key()
+    if this_key is not None:
+        headers[INSTALLATION] = str(this_key)
     if not was_open:
         connection.close()
 
@@ -70,11 +70,11 @@ def forward_foreign(task: Any, *args: object) -> bool:
     if sender is None:
         return False
     with connections.persistent():
-        own = installation.key()
-        if own is None or own == sender:
+        this_key = installation.key()
+        if this_key is None or this_key == sender:
             return False
         queue = str((task.request.delivery_info or {}).get("routing_key"))
-        _report(own, sender, queue)
+        _report(this_key, sender, queue)
     hops = task.request.get(HOPS)
     hops = hops if isinstance(hops, int) else 0
     if hops < MAX_HOPS:
@@ -110,7 +110,7 @@ def _publish(
     _publisher.publish(send)
 
 
-def _report(own: uuid.UUID, sender: uuid.UUID, queue: str) -> None:
+def _report(this_key: uuid.UUID, sender: uuid.UUID, queue: str) -> None:
     """Report to the log and the doctor, once per minute."""
     global _next_report_at
     if clock.monotonic() < _next_report_at:
@@ -120,7 +120,7 @@ def _report(own: uuid.UUID, sender: uuid.UUID, queue: str) -> None:
         "A worker of installation %s received a message of installation %s through "
         "the queue %r. Both use one broker. Give one of them another broker, another "
         "database of the broker, or a QUEUE_PREFIX.",
-        own,
+        this_key,
         sender,
         queue,
     )

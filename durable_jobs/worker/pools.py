@@ -11,7 +11,7 @@ from typing import Any
 from celery.signals import celeryd_after_setup
 
 from durable_jobs.worker.celery_app import is_project_app
-from durable_jobs.worker.queues import own_queues
+from durable_jobs.worker.queues import project_queues
 
 
 @celeryd_after_setup.connect
@@ -19,7 +19,7 @@ def reject_green_pools(instance: Any = None, **kwargs: Any) -> None:
     """Exit if a worker with gevent or eventlet consumes queues of this package."""
     if not getattr(instance.pool_cls, "is_green", False):
         return
-    consumed = sorted(own_queues() & set(instance.app.amqp.queues.consume_from))
+    consumed = sorted(project_queues() & set(instance.app.amqp.queues.consume_from))
     if consumed and is_project_app(instance.app):
         name = instance.pool_cls.__module__.rpartition(".")[2]
         # Celery only logs an Exception that a signal receiver raises.

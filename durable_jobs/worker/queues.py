@@ -25,7 +25,7 @@ def consumed_queues(broker_names: Iterable[str]) -> list[str]:
     ]
 
 
-def own_queues() -> set[str]:
+def project_queues() -> set[str]:
     """Return the broker names of all queues of the project's functions."""
-    own = {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}
-    return {broker_name(name) for name in own}
+    names = {settings.QUEUE, settings.TICK_QUEUE, *registry.queues()}
+    return {broker_name(name) for name in names}

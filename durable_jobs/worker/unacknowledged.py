@@ -14,13 +14,13 @@ from typing import Any
 from celery.signals import celeryd_after_setup
 
 from durable_jobs.worker.celery_app import is_project_app
-from durable_jobs.worker.queues import own_queues
+from durable_jobs.worker.queues import project_queues
 
 
 @celeryd_after_setup.connect
 def protect_worker(instance: Any = None, **kwargs: Any) -> None:
     """Install the protection if a worker consumes queues of this package."""
-    consumed = own_queues() & set(instance.app.amqp.queues.consume_from)
+    consumed = project_queues() & set(instance.app.amqp.queues.consume_from)
     transport = instance.app.connection_for_read().transport
     if (
         consumed

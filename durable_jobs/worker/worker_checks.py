@@ -12,13 +12,13 @@ from celery.signals import celeryd_after_setup
 
 from durable_jobs.definitions.checks import check_installation
 from durable_jobs.worker.celery_app import is_project_app
-from durable_jobs.worker.queues import own_queues
+from durable_jobs.worker.queues import project_queues
 
 
 @celeryd_after_setup.connect
 def exit_on_errors(instance: Any = None, **kwargs: Any) -> None:
     """Exit if a check finds an error and the worker consumes queues of this package."""
-    consumed = own_queues() & set(instance.app.amqp.queues.consume_from)
+    consumed = project_queues() & set(instance.app.amqp.queues.consume_from)
     if not consumed or not is_project_app(instance.app):
         return
     errors = [found for found in check_installation() if found.is_serious()]

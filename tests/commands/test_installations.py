@@ -188,7 +188,7 @@ def test_queues_have_the_prefix_only_on_the_broker(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, sent: Sent
 ) -> None:
     settings.DURABLE_JOBS = {"QUEUE_PREFIX": "pr7-", "TICK_QUEUE": "tick"}
-    assert {"pr7-default", "pr7-tick"} <= queues.own_queues()
+    assert {"pr7-default", "pr7-tick"} <= queues.project_queues()
     assert queues.consumed_queues(["pr7-default", "celery"]) == ["default"]
     sender = CeleryNotifier()
     monkeypatch.setattr(sender, "_publisher", sent)

@@ -45,11 +45,11 @@ class EventPages(ReadOnlyAdmin):
     """Add the effects of an event, and pages that send events."""
 
     def get_urls(self) -> list[Any]:
-        own: dict[str, tuple[str, View]] = {
+        views: dict[str, tuple[str, View]] = {
             "event_send": ("send/", _send),
             "event_resend": ("<str:key>/resend/", _resend),
         }
-        return [*paths(self, own), *super().get_urls()]
+        return [*paths(self, views), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         context = {"send_url": self.send_url(request), **(extra_context or {})}
@@ -65,13 +65,13 @@ class EventPages(ReadOnlyAdmin):
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the runs that the event affected, and code snippets."""
         request = links.request
-        own = row.name.startswith(RESERVED)
+        reserved = row.name.startswith(RESERVED)
         posted = row.name.startswith(WEBHOOK)
-        edit = None if own else self.send_url(request, event=row.pk)
+        edit = None if reserved else self.send_url(request, event=row.pk)
         resend_url = address(self.admin_site, "event_resend", quote(row.pk))
         more = links.rows(Run, event=row.pk)
         steps = events.woken(row.pk)
-        show_payloads = self.may_view_payloads(request, row) and not own
+        show_payloads = self.may_view_payloads(request, row) and not reserved
         return {
             "title": row.name,
             "subtitle": None,

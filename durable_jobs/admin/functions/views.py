@@ -22,7 +22,7 @@ from durable_jobs.admin.pages import View, actor_of, address, page
 from durable_jobs.admin.related import MOST, newest, run_table
 from durable_jobs.control import authorized_actions, send
 from durable_jobs.definitions.function import Function
-from durable_jobs.definitions.registry import OWN, registry
+from durable_jobs.definitions.registry import PACKAGE_PREFIX, registry
 from durable_jobs.models import Pause, Run, Schedule
 from durable_jobs.queries import functions
 from durable_jobs.queries.functions import FunctionHealth, RunSummary
@@ -204,7 +204,7 @@ def _actions(
     actor, key, site = actor_of(request), quote(function.id), admin.admin_site
     whole = any(one.kind == Pause.FUNCTION for one in pauses)
     found: dict[str, Any] = {"paused_whole": whole}
-    if actor.may(send.START) and not function.id.startswith(OWN):
+    if actor.may(send.START) and not function.id.startswith(PACKAGE_PREFIX):
         found["start_url"] = address(site, "function_start", key)
     if actor.may(authorized_actions.PAUSE_FUNCTION):
         found["pause_url"] = address(site, "function_pause", key)

@@ -54,8 +54,8 @@ class DurableRunsMixin(Base):
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(partial(start_action.view, self))
         name = f"{self.opts.app_label}_{self.opts.model_name}_durable_start"
-        own = path("durable/start/<path:function_id>/", view, name=name)
-        return [own, *super().get_urls()]
+        start_path = path("durable/start/<path:function_id>/", view, name=name)
+        return [start_path, *super().get_urls()]
 
     # The list
 

@@ -100,7 +100,7 @@ def _confirmation(
 
 def _may_view_all(run_admin: Any, request: HttpRequest, selected: RunFilter) -> bool:
     """Return whether the project's own RunAdmin shows all of the selected runs."""
-    if run_admin.get_queryset.__func__ is ReadOnlyAdmin.own_get_queryset:
+    if run_admin.get_queryset.__func__ is ReadOnlyAdmin.package_get_queryset:
         return True
     shown = bulk.counted(selected, run_admin.get_queryset(request))
     # The bulk run has no request, so it cannot apply the project's own RunAdmin.

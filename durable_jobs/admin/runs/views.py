@@ -49,12 +49,12 @@ class RunPages(ReadOnlyAdmin):
     """Add the timeline, actions and live updates to the page of a run."""
 
     def get_urls(self) -> list[Any]:
-        own: dict[str, tuple[str, View]] = {
+        views: dict[str, tuple[str, View]] = {
             "run_act": ("<uuid:pk>/act/<slug:action>/", actions.view),
             "run_document": ("<uuid:pk>/history.json", _history),
             "run_test": ("<uuid:pk>/test/", _test),
         }
-        return [*paths(self, own), *super().get_urls()]
+        return [*paths(self, views), *super().get_urls()]
 
     def change_view(
         self,

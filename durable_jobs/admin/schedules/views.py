@@ -45,8 +45,8 @@ class SchedulePages(ReadOnlyAdmin):
     """Add actions and occurrences to the page of a schedule."""
 
     def get_urls(self) -> list[Any]:
-        own = {"schedule_act": ("<int:pk>/act/<slug:action>/", action_view)}
-        return [*paths(self, own), *super().get_urls()]
+        views = {"schedule_act": ("<int:pk>/act/<slug:action>/", action_view)}
+        return [*paths(self, views), *super().get_urls()]
 
     def sections(self, row: Any, links: Links) -> dict[str, Any]:
         """Return the next and past occurrences and the allowed actions."""
@@ -55,7 +55,7 @@ class SchedulePages(ReadOnlyAdmin):
             "title": str(row),
             "subtitle": None,
             "coming": _coming(row),
-            "own_zone": row.tz,
+            "schedule_zone": row.tz,
             "your_zone": timezone.get_current_timezone_name(),
             "marks": [_mark(mark, links) for mark in schedules.history(row)],
             "actions": [
@@ -75,7 +75,7 @@ def _coming(schedule: Schedule) -> list[dict[str, Any]]:
     now = clock.now()
     return [
         {
-            "own": f"{time:%a %d %b %Y %H:%M %Z}",
+            "in_schedule_zone": f"{time:%a %d %b %Y %H:%M %Z}",
             "yours": moment(time),
             "left": length(max(time - now, now - now)),
         }

@@ -94,7 +94,7 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
         fn=functools.partial(_call_and_record, step, operation, blank),
         name=operation.id,
         attempt=blank.attempt,
-        own=True,
+        is_engine_code=True,
     )
     if outcome.error is not None:
         error = outcome.error

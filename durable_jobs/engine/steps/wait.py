@@ -306,7 +306,7 @@ def _complete(step: StepCall, operation: WaitOperation, found: WaitMatch) -> Any
     value = [found.branch, found.value] if several else found.value
     step_record = step.record_as(
         StepStatus.COMPLETED,
-        output=step.state.history.encode(value, step.name, own=True),
+        output=step.state.history.encode(value, step.name, wrapped=True),
         due_at=None,
         ended_at=clock.now(),
         detail={"event": found.event, "branch": found.branch},

@@ -43,7 +43,7 @@ def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
         fn=operation.check,
         name=operation.id,
         attempt=poll.errors,
-        args=(serialization.own_copy(poll.state),),
+        args=(serialization.private_copy(poll.state),),
         lines=step.lines,
     )
     failpoint("step.body", operation.id)

@@ -8,7 +8,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.models import Run
-from durable_jobs.serialization import own_copy
+from durable_jobs.serialization import private_copy
 from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 from tests.engine.test_values import VALUES
@@ -100,12 +100,12 @@ def test_trigger_changes_only_its_own_copy(later: Later, durable_kit: Kit):
     seen: list[Any] = []
 
     def spoiling(event: Any) -> bool:
-        seen.append(own_copy(event.data))
+        seen.append(private_copy(event.data))
         spoil(event.data)
         return True
 
     def key(event: Any) -> str:
-        seen.append(own_copy(event.data))
+        seen.append(private_copy(event.data))
         spoil(event.data)
         return "key"
 
@@ -132,7 +132,7 @@ def test_change_of_one_result_does_not_show_in_another(
     seen: list[Any] = []
 
     def look(*results: Any) -> None:
-        seen.append(own_copy(list(results)))
+        seen.append(private_copy(list(results)))
         for one in results:
             spoil(one)
 
@@ -168,7 +168,7 @@ def test_change_by_a_failing_condition_is_undone(start: Start, later: Later, kin
     seen: list[Any] = []
 
     def check(state: Any) -> Any:
-        seen.append(own_copy(state))
+        seen.append(private_copy(state))
         state["tries"].append(1)
         if len(seen) < 3:
             raise ValueError("not yet")
@@ -213,11 +213,11 @@ def test_handler_gets_the_event_as_stored(start: Start, later: Later, kind):
 
 def test_copy_is_equal_and_shares_nothing_mutable():
     for value in VALUES.values():
-        copied = own_copy(value)
+        copied = private_copy(value)
         assert copied == value
         assert type(copied) is type(value)
     nested = {"a": [{"b": ({"c"}, [1])}]}
-    copied = own_copy(nested)
+    copied = private_copy(nested)
     copied["a"][0]["b"][0].add("d")
     copied["a"][0]["b"][1].append(2)
     copied["a"].append(3)
