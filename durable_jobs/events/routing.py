@@ -129,7 +129,7 @@ def _route_batch(held: set[str], until: float) -> int:
             "event",
             event.pk,
             partial(_route_one, event, held, until),
-            put_off=partial(_postpone, event),
+            postpone=partial(_postpone, event),
         )
         if clock.monotonic() > until:
             held.add(event.name)
@@ -142,7 +142,7 @@ def _postpone(event: Event, until: Any) -> None:
     progress = Progress.of(event)
     if progress.until is None:
         progress = replace(progress, until=waits.latest_id())
-    events.put_off(event, until, progress.stored())
+    events.postpone(event, until, progress.stored())
 
 
 def _route_one(event: Event, held: set[str], until: float) -> None:
@@ -189,7 +189,7 @@ def cancel_left(row: SweepError, run: Run) -> bool:
     if wait is not None and event is not None:
         decided = wait_matches.cancels(wait, run, event)
         if decided is None:
-            left_work.look_later(row)
+            left_work.move_to_end(row)
             return False
         if decided:
             finish.cancel(run, _reason(event))
@@ -326,7 +326,7 @@ def _end(event: Event, progress: Progress, evaluation: Evaluation) -> None:
         if error is None:
             error = RuntimeError(f"{len(progress.failed)} waits could not be matched")
         item_errors.record_failure(
-            "event", event.pk, error, put_off=partial(_postpone, event)
+            "event", event.pk, error, postpone=partial(_postpone, event)
         )
     elif event.route_after is not None:
         item_errors.clear_error("event", event.pk)

@@ -139,7 +139,7 @@ def recheck_limits(claimed: Sequence[Run]) -> list[Run]:
             "run",
             run.pk,
             partial(_add_missing_limits, run, function, unlimited),
-            put_off=partial(_postpone, run, postponed),
+            postpone=partial(_postpone, run, postponed),
             run_id=run.pk,
         )
     if unlimited:
@@ -326,12 +326,12 @@ def _record_errors(arrived: Screening, promotion_result: promotion.Promotion) ->
             "run",
             run_id,
             error,
-            put_off=partial(backlogs.put_off_run, run_id),
+            postpone=partial(backlogs.postpone_run, run_id),
             run_id=run_id,
         )
     for backlog, error in promotion_result.failed.items():
-        put_off = partial(backlogs.put_off, backlog)
-        item_errors.record_failure("backlog", backlog, error, put_off=put_off)
+        postpone = partial(backlogs.postpone, backlog)
+        item_errors.record_failure("backlog", backlog, error, postpone=postpone)
 
 
 def _evaluate_limits(unknown: list[KeyedLimit]) -> bool:
@@ -352,8 +352,8 @@ def _fill_windows() -> None:
         with limit_rows.locked():
             more = event_windows.assign_windows(failed)
         for pk, error in failed.items():
-            put_off = partial(window_rows.put_off_event, pk)
-            item_errors.record_failure("buffered event", pk, error, put_off=put_off)
+            postpone = partial(window_rows.postpone_event, pk)
+            item_errors.record_failure("buffered event", pk, error, postpone=postpone)
         closed = event_windows.close_due()
         if not (more and closed):
             return

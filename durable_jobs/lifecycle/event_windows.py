@@ -160,7 +160,7 @@ def close_due() -> bool:
             "window",
             name,
             partial(_close_named, name),
-            put_off=partial(event_windows.put_off, name),
+            postpone=partial(event_windows.postpone, name),
         )
     return bool(names)
 

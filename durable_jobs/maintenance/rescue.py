@@ -26,7 +26,7 @@ def sweep() -> int:
             "lease",
             run.pk,
             partial(_rescue, run, done),
-            put_off=partial(leases.put_off, run),
+            postpone=partial(leases.postpone, run),
             run_id=run.pk,
         )
     return len(done)

@@ -87,7 +87,7 @@ def _guarded(wait: Wait, work: Callable[[], object]) -> None:
         "wait",
         wait.pk,
         work,
-        put_off=partial(waits.put_off, wait),
+        postpone=partial(waits.postpone, wait),
         run_id=wait.run_id,
     )
 
@@ -130,7 +130,7 @@ def _child(wait: Wait) -> None:
     if run is not None:
         notifier.notify(run.queue)
     else:
-        waits.put_off(wait, awaited_runs.next_check(wait.created_at))
+        waits.postpone(wait, awaited_runs.next_check(wait.created_at))
 
 
 def _start_by(wait: Wait) -> None:

@@ -62,7 +62,7 @@ def _one_by_one() -> tuple[int, int]:
             "schedule",
             pk,
             partial(_fire_one, pk, started),
-            put_off=partial(schedules.put_off, pk),
+            postpone=partial(schedules.postpone, pk),
         )
     return len(chosen), sum(started)
 

@@ -383,12 +383,12 @@ def restore_paused(backlog: Backlog, limit: int) -> int:
         return every.filter(status=RunStatus.QUEUED).update(backlog=None)
 
 
-def put_off(backlog: int, until: datetime) -> None:
+def postpone(backlog: int, until: datetime) -> None:
     """Set a later ``eligible_at``."""
     db.rows(Backlog).filter(pk=backlog).update(eligible_at=until)
 
 
-def put_off_run(run_id: uuid.UUID, until: datetime) -> None:
+def postpone_run(run_id: uuid.UUID, until: datetime) -> None:
     """Delay the admission of a run."""
     rows = db.rows(Run).filter(pk=run_id, status=RunStatus.QUEUED, backlog__lt=0)
     rows.update(due_at=until)

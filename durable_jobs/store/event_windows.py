@@ -148,12 +148,12 @@ def copy(events: Sequence[BufferedEvent], run_id: uuid.UUID) -> None:
     )
 
 
-def put_off(name: str, due_at: datetime) -> None:
+def postpone(name: str, due_at: datetime) -> None:
     """Delay a window."""
     db.rows(EventWindow).filter(name=name).update(due_at=due_at)
 
 
-def put_off_event(pk: int, due_at: datetime) -> None:
+def postpone_event(pk: int, due_at: datetime) -> None:
     """Delay the assignment of an event to a window."""
     rows = db.rows(BufferedEvent).filter(pk=pk, window__isnull=True)
     rows.update(due_at=due_at)

@@ -96,7 +96,7 @@ def save_routing(event_id: str, routing: dict[str, Any]) -> None:
     rows.update(routing=routing)
 
 
-def put_off(event: Event, until: datetime, routing: dict[str, Any]) -> None:
+def postpone(event: Event, until: datetime, routing: dict[str, Any]) -> None:
     """Delay the routing of an event to the remaining waits."""
     rows = db.rows(Event).filter(pk=event.pk, pending=True)
     rows.update(route_after=until, routing=routing)

@@ -42,29 +42,29 @@ def guarded(
     item: object,
     work: Callable[[], object],
     *,
-    put_off: Callable[[datetime], object] | None = None,
+    postpone: Callable[[datetime], object] | None = None,
     run_id: uuid.UUID | None = None,
     pauses: bool = True,
 ) -> bool:
     """Do the work on one item; return whether it succeeded.
 
-    After an error, ``put_off`` is called with the time of the next try and must delay
-    the item. Without ``put_off``, this process skips the item until then. With
+    After an error, ``postpone`` is called with the time of the next try and must delay
+    the item. Without ``postpone``, this process skips the item until then. With
     ``pauses=False``, the item represents many others and is tried again without a
     pause. Raise only if the database is unreachable.
     """
     key = kind, str(item)
-    if put_off is None and key in _later and _later[key] > clock.now():
+    if postpone is None and key in _later and _later[key] > clock.now():
         return False
     try:
         work()
     except Exception as error:
         if db.is_outage(error):
             raise
-        later = put_off if pauses else _at_once
-        record_failure(kind, item, error, put_off=later, run_id=run_id)
+        later = postpone if pauses else _at_once
+        record_failure(kind, item, error, postpone=later, run_id=run_id)
         return False
-    if put_off is None and _later.pop(key, None) is not None:
+    if postpone is None and _later.pop(key, None) is not None:
         clear_error(kind, item)
     return True
 
@@ -116,7 +116,7 @@ def record_failure(
     item: object,
     error: Exception,
     *,
-    put_off: Callable[[datetime], object] | None = None,
+    postpone: Callable[[datetime], object] | None = None,
     run_id: uuid.UUID | None = None,
 ) -> None:
     """Log and record an error of one item, and postpone the item."""
@@ -126,10 +126,10 @@ def record_failure(
     )
     try:
         until = save(kind, str(item), error, run_id)
-        if put_off is None:
+        if postpone is None:
             _postpone(kind, str(item), until)
         else:
-            put_off(until)
+            postpone(until)
     except Exception as second:
         if db.is_outage(second):
             raise

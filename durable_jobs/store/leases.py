@@ -236,7 +236,7 @@ def abandoned(worker: str, limit: int) -> list[Run]:
     )
 
 
-def put_off(run: Run, until: datetime) -> None:
+def postpone(run: Run, until: datetime) -> None:
     """Extend an expired lease, so that a later sweep rescues the run."""
     rows = db.rows(Run).filter(
         pk=run.pk, lease_token=run.lease_token, lease_until__lt=clock.now()

@@ -98,7 +98,7 @@ def take(row: SweepError) -> bool:
     return bool(db.rows(SweepError).filter(pk=row.pk)._raw_delete(db.alias()))
 
 
-def look_later(row: SweepError) -> None:
+def move_to_end(row: SweepError) -> None:
     """Move a row behind the other rows."""
     db.rows(SweepError).filter(pk=row.pk).update(until=clock.now())
 

@@ -132,7 +132,7 @@ def reactivate_found(function_ids: Iterable[str], now: datetime) -> int:
     return _missing(known).update(missing_at=None, due_at=due_at)
 
 
-def put_off(schedule_id: int, moment: datetime) -> None:
+def postpone(schedule_id: int, moment: datetime) -> None:
     """Delay a schedule after an error."""
     rows = db.rows(Schedule).filter(pk=schedule_id)
     rows.filter(due_at__isnull=False).update(due_at=moment)

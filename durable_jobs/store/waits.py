@@ -238,7 +238,7 @@ def due(limit: int, others: Iterable[WaitKind]) -> list[Wait]:
     return list(rows.order_by("due_at")[:limit])
 
 
-def put_off(wait: Wait, due_at: datetime) -> None:
+def postpone(wait: Wait, due_at: datetime) -> None:
     """Set a later due time."""
     db.rows(Wait).filter(pk=wait.pk).update(due_at=due_at)
 

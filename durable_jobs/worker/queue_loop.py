@@ -252,7 +252,7 @@ def _advance_all(batch: ClaimedBatch) -> None:
                 run.pk,
                 partial(_advance, run),
                 # It counts as a crash, so MAX_CRASHES bounds such attempts.
-                put_off=partial(leases.requeue_dead_holder, run),
+                postpone=partial(leases.requeue_dead_holder, run),
                 run_id=run.pk,
             )
 

@@ -35,14 +35,14 @@ def apart() -> Iterator[None]:
 def settle() -> None:
     """Do all that beat and workers do within a minute, except executing runs."""
     for _ in range(5):
-        until(lambda: not put_off(), "postponed backlogs to be retried")
+        until(lambda: not any_postponed(), "postponed backlogs to be retried")
         tick.tick()
         admission.sweep()
         stalled_backlogs.sweep()
         admission.admit("default", 10)
 
 
-def put_off() -> bool:
+def any_postponed() -> bool:
     """Return whether a backlog is retried soon because its first run was locked."""
     now = clock.now()
     soon = Backlog.objects.filter(
