@@ -57,12 +57,12 @@ def fill(
                 due_at=due,
                 id=ids.new_id(),
             )
-            run = start.controlled().run()
+            run = start.with_flow_control().build_row()
             rows.append(run)
             if not arrived:
                 continue
             if name not in made:
-                row = keys.backlog_of(run, starting=True, moment=due)
+                row = keys.build_backlog(run, starting=True, moment=due)
                 row.active = True
                 made[name] = backlogs.ensure([row])[row.name]
                 Backlog.objects.filter(pk=made[name].pk).update(active=True)

@@ -111,8 +111,12 @@ def _notifier(name: str) -> Notifier:
         from durable_jobs.worker.inline import InlineNotifier
 
         return InlineNotifier()
-    from durable_jobs.worker import celery_app
-    from durable_jobs.worker.celery_tasks import CeleryNotifier
+    from durable_jobs.worker import (
+        celery_app,
+        celery_tasks,  # noqa: F401  # registers the tasks
+        celery_worker,  # noqa: F401  # connects the receivers
+    )
+    from durable_jobs.worker.celery_notifier import CeleryNotifier
 
     celery_app.connect()
     return CeleryNotifier()

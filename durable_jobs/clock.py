@@ -88,12 +88,12 @@ class VirtualClock:
 
 
 _system = DatabaseClock()
-_current: Clock = _system
+_clock: Clock = _system
 
 
 def now() -> datetime:
     """Return the current time, aware, in UTC."""
-    return _current.now()
+    return _clock.now()
 
 
 def monotonic() -> float:
@@ -109,9 +109,9 @@ def reset() -> None:
 @contextmanager
 def using(clock: Clock) -> Iterator[None]:
     """Read the time from ``clock`` inside the block."""
-    global _current
-    previous, _current = _current, clock
+    global _clock
+    previous, _clock = _clock, clock
     try:
         yield
     finally:
-        _current = previous
+        _clock = previous

@@ -15,6 +15,9 @@ from typing import Any
 
 from durable_jobs.control_flow import leaves, reraise_control, traceback_of
 
+#: An error as JSON: its type, message, traceback, and what rebuilds it.
+ErrorRecord = dict[str, Any]
+
 MAX_TYPE = 200
 MAX_MESSAGE = 4_000
 MAX_TRACEBACK = 16_000

@@ -80,7 +80,7 @@ class Lines:
 
 
 #: The lines of the executing body, or None outside a body.
-current: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
+current_lines: ContextVar[Lines | None] = ContextVar("durable_lines", default=None)
 #: The fields of the executing run, or None outside a run.
 _run: ContextVar[Mapping[str, Any] | None] = ContextVar("durable_log_run", default=None)
 
@@ -112,14 +112,14 @@ def fields(run: Any, **values: Any) -> dict[str, Any]:
 
 def current_fields() -> dict[str, Any]:
     """Return the fields of the executing run and step."""
-    run, lines = _run.get(), current.get()
+    run, lines = _run.get(), current_lines.get()
     if run is None:
         return dict(FIELDS)
     return {**run, **lines.step_fields} if lines is not None else dict(run)
 
 
 @contextmanager
-def about(run: Any) -> Iterator[None]:
+def adding_run_fields(run: Any) -> Iterator[None]:
     """Add the fields of a run to the log records inside the block."""
     token = _run.set(fields(run))
     try:
@@ -192,13 +192,13 @@ def one_line(kind: str, message: object) -> str:
 
 
 @contextmanager
-def kept(lines: Lines | None) -> Iterator[None]:
+def capturing(lines: Lines | None) -> Iterator[None]:
     """Collect the log lines of the block in ``lines``, or none with None."""
-    token = current.set(lines)
+    token = current_lines.set(lines)
     try:
         yield
     finally:
-        current.reset(token)
+        current_lines.reset(token)
 
 
 class StepHandler(logging.Handler):
@@ -210,7 +210,7 @@ class StepHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Store the record if it comes from the body of a step."""
-        lines = current.get()
+        lines = current_lines.get()
         if lines is None:
             return
         try:

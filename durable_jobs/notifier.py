@@ -50,32 +50,32 @@ class Notifier(Protocol):
         """Execute pending runs here, if supported; return whether any ran."""
 
 
-_current: Notifier | None = None
+_installed: Notifier | None = None
 
 
 def install(notifier: Notifier) -> None:
     """Set the notifier of this process."""
-    global _current
-    _current = notifier
+    global _installed
+    _installed = notifier
 
 
-def current() -> Notifier:
+def installed() -> Notifier:
     """Return the notifier of this process."""
-    if _current is None:
+    if _installed is None:
         msg = "durable_jobs is not ready: 'durable_jobs' must be in INSTALLED_APPS."
         raise ConfigurationError(msg)
-    return _current
+    return _installed
 
 
 @contextmanager
 def using(notifier: Notifier) -> Iterator[None]:
     """Use ``notifier`` inside the block."""
-    global _current
-    previous, _current = _current, notifier
+    global _installed
+    previous, _installed = _installed, notifier
     try:
         yield
     finally:
-        _current = previous
+        _installed = previous
 
 
 class _PendingNotifications:
@@ -131,7 +131,7 @@ def notify_now(queue: str, work: int = 1) -> bool:
 
     An unreachable broker is logged. The next tick notifies the queue again.
     """
-    return try_send(queue, lambda: current().notify(queue, work))
+    return try_send(queue, lambda: installed().notify(queue, work))
 
 
 def try_send(queue: str, send: Callable[[], object]) -> bool:
@@ -158,6 +158,6 @@ def notify_at(moment: datetime, queue: str) -> None:
     It is more precise than the tick, which finds every timer anyway.
     """
     try:
-        current().notify_at(moment, queue)
+        installed().notify_at(moment, queue)
     except Exception:  # a failed wake-up must not fail the work
         logger.warning("Could not request a wake-up at %s.", moment, exc_info=True)

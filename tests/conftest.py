@@ -56,10 +56,10 @@ def django_db_setup(
 @pytest.fixture(scope="session", autouse=True)
 def messages_in_tests() -> Iterator[None]:
     """Let this suite send messages to its broker, whatever settings a test makes."""
-    from durable_jobs.worker import celery_tasks
+    from durable_jobs.worker import celery_notifier
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(celery_tasks, "_disabled", lambda: False)
+        patch.setattr(celery_notifier, "_disabled", lambda: False)
         yield
 
 

@@ -118,13 +118,13 @@ class LostAnswers:
         """Raise at a commit whose response is to be lost."""
         from django.db import OperationalError
 
-        from durable_jobs.definitions import current
+        from durable_jobs.definitions import execution
 
         if not self._depth or not name.endswith((".committed", ".reclaimed")):
             return
         if name.startswith(("cron.", "prune.")):
             return  # a later tick does what such a sweep leaves out
-        if current.body.get() is not None and name != "record.committed":
+        if execution.current_body.get() is not None and name != "record.committed":
             return  # what a body calls fails in the body: an error of the step
         if (name, detail) not in self._seen:
             self._seen.add((name, detail))

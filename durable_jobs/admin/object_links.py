@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 
 from durable_jobs.admin.links import Links
 from durable_jobs.project_code import contained, descriptions_of, may_view
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 logger = logging.getLogger("durable_jobs")
 

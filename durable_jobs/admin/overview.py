@@ -35,7 +35,7 @@ ATTENTION_LABELS: dict[str, Any] = {
     "paused": gettext_lazy("Paused"),
     "exhausted": gettext_lazy("Failed: worker died on every attempt"),
     "unknown": gettext_lazy("Runs of functions that are not deployed"),
-    "later-release": gettext_lazy("waiting for a later release of durable_jobs"),
+    "newer-version": gettext_lazy("waiting for a newer version of durable_jobs"),
     "paused-function": gettext_lazy("Function paused"),
     "paused-key": gettext_lazy("Key paused"),
     "paused-queue": gettext_lazy("Queue paused"),

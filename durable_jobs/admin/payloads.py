@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from durable_jobs.admin.object_links import KIND, References
 from durable_jobs.queries.visibility import masked
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 #: Characters of a payload that a page shows.
 MAX_PAYLOAD_LENGTH = 100_000

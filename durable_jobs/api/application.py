@@ -28,8 +28,8 @@ from durable_jobs.api import (
     functions,
     health,
     problems,
-    run_actions,
     runs,
+    runs_write,
     schedules,
 )
 from durable_jobs.api.auth import authenticate_for, authenticators
@@ -85,7 +85,7 @@ def build_api() -> Api:
         events,
         functions,
         runs,
-        run_actions,
+        runs_write,
         schedules,
         callbacks,
         approvals,
@@ -105,8 +105,8 @@ def patterns() -> tuple[list[URLPattern | URLResolver], str, str]:
             pattern.callback = _with_headers(pattern.callback)
     described = path(DESCRIPTION, _with_headers(_described(api)), name="openapi")
     # The first pattern hides ninja's own root URL.
-    patterns = [path("", _not_found), described, *found, re_path("", _not_found)]
-    return patterns, app, namespace
+    routes = [path("", _not_found), described, *found, re_path("", _not_found)]
+    return routes, app, namespace
 
 
 def _described(api: Api) -> View:

@@ -51,7 +51,7 @@ def pause_function(
     with db.atomic():
         done = pauses.pause_function(function, key=key, skip=skip, reason=reason)
         kind = Pause.FUNCTION if key is EVERY else Pause.KEY
-        text = "" if key is EVERY else keys.text_of(keys.normal(key))
+        text = "" if key is EVERY else keys.key_text(keys.normalized(key))
         pause = _pause(kind, function.id, text)
         how = "new runs are skipped" if skip else "new runs stay queued"
         audit.write(actor, pause, _text(f"Paused, {how}", reason))

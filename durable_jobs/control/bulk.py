@@ -99,7 +99,7 @@ def begin(
             "scopes": None if actor.scopes is None else sorted(actor.scopes),
         },
         "interface": None
-        if (viewer := visibility.current()) is None
+        if (viewer := visibility.current_viewer()) is None
         else viewer.interface,
         "key": actor.key,
     }

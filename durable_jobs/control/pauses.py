@@ -61,7 +61,7 @@ def _key_of(function: Function, key: Any) -> str:
             f"an ordering with that key."
         )
         raise ConfigurationError(msg)
-    return keys.text_of(keys.normal(key))
+    return keys.key_text(keys.normalized(key))
 
 
 def pause_queue(queue: str, reason: str) -> bool:

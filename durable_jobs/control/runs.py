@@ -28,7 +28,7 @@ from durable_jobs.models import STEP_PAYLOADS, Run, Step, Wait, WaitKind
 from durable_jobs.serialization.stored import EncodedJSON
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import STEP_ENDED, RunStatus, StepStatus
-from durable_jobs.store import db, run_actions, runs, waits
+from durable_jobs.store import db, run_changes, runs, waits
 from durable_jobs.store import event_windows as window_rows
 from durable_jobs.store.waits import WaitOutcome
 
@@ -61,7 +61,7 @@ def cancel(run: Run, reason: str) -> bool:
 def pause(run: Run, reason: str) -> bool:
     """Pause a live run; return whether this call did it."""
     failpoint("pause.begin", run.function)
-    done = run_actions.pause(run.pk, reason)
+    done = run_changes.pause(run.pk, reason)
     failpoint("pause.committed", run.function)
     return _announced(run, done)
 
@@ -69,7 +69,7 @@ def pause(run: Run, reason: str) -> bool:
 def resume(run: Run) -> bool:
     """Resume a paused run; return whether this call did it."""
     failpoint("resume.begin", run.function)
-    resumed = run_actions.resume(run.pk)
+    resumed = run_changes.resume(run.pk)
     failpoint("resume.committed", run.function)
     done = _announced(run, resumed)
     if done:
@@ -102,7 +102,7 @@ def rerun(
     causation.check(f"run {run.pk} again")
     source = _fresh(run)
     if data is None:
-        text = run_actions.stored_data(source.pk)
+        text = run_changes.stored_data(source.pk)
     else:
         text = start.payload(function, source.trigger, data)
         # New data replaces the whole batch of events of the run.
@@ -125,7 +125,7 @@ def rerun(
     )
     with db.atomic():
         begun = start.start([made])[0]
-        run_actions.copy_steps(source, begun, kept)
+        run_changes.copy_steps(source, begun, kept)
         if event_windows.COUNT in (begun.event_meta or {}):
             window_rows.copy(window_rows.events_of_run(source.pk), begun.pk)
     return db.rows(Run).get(pk=begun.pk)
@@ -181,9 +181,9 @@ def redrive(run: Run, due_at: datetime | None = None) -> bool:
     function = registry.get(source.function)
     failed = str((source.error or {}).get("step", ""))
     source.due_at = due_at or clock.now()
-    limits = start.early_ends(function, source, run_actions.stored_data(source.pk))
+    limits = start.early_ends(function, source, run_changes.stored_data(source.pk))
     failpoint("redrive.begin", run.function)
-    done = run_actions.redrive(source, _chain(source, failed), function.queue, limits)
+    done = run_changes.redrive(source, _chain(source, failed), function.queue, limits)
     failpoint("redrive.committed", run.function)
     _announced(run, done)
     if done:
@@ -225,16 +225,16 @@ def _chain(run: Run, key: str) -> list[str]:
 
 def retry_now(run: Run) -> bool:
     """Start the next attempt of a run now; return whether it was waiting for one."""
-    return _hasten(run, {WaitKind.RETRY}, retries=True)
+    return _make_due_now(run, {WaitKind.RETRY}, retries=True)
 
 
 def wake(run: Run) -> bool:
     """End the sleeps or the delay of a run now; return whether there were any."""
-    return _hasten(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
+    return _make_due_now(run, {WaitKind.SLEEP, WaitKind.POLL}, retries=False)
 
 
-def _hasten(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
-    done = run_actions.hasten(run.pk, kinds, retries=retries)
+def _make_due_now(run: Run, kinds: set[WaitKind], *, retries: bool) -> bool:
+    done = run_changes.make_due_now(run.pk, kinds, retries=retries)
     if done:
         db.after_commit(timers.sweep)
         notifier.notify(run.queue)
@@ -295,9 +295,9 @@ def wait(run: Run, timeout: float | None) -> None:
         late = deadline is not None and clock.monotonic() >= deadline
         if not (late and tried):
             tried = True
-            if notifier.current().run_pending():
+            if notifier.installed().run_pending():
                 continue
-        if late or notifier.current().manual_clock:
+        if late or notifier.installed().manual_clock:
             when = f"after {timeout} s" if late else "and no run can continue now"
             msg = f"Run {run.pk} of {run.function} is {run.status} {when}."
             raise RunNotFinished(msg, run_id=str(run.pk))

@@ -146,7 +146,7 @@ def run_now(schedule: Schedule, event_id: str | None = None) -> Run | None:
             run = started[0] if started else _holder(made)
             if started:
                 run.data = decode_lenient(made.data)
-            if started and not occurrence.skipped:
+            if started and not occurrence.skip_reason:
                 _write(row, last_fired_at=now, last_run=run.pk)
     schedule.refresh_from_db()
     return run
@@ -197,7 +197,7 @@ def _data(row: Schedule, data: Any) -> EncodedJSON | None:
     function = registry.find(row.function)
     if function is not None:
         validate_start(function, CALLED, data)
-    return EncodedJSON(start_runs.limited(data, what))
+    return EncodedJSON(start_runs.encode_data(data, what))
 
 
 def _owner(owner: Any) -> dict[str, str]:

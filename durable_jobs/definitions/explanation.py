@@ -13,7 +13,7 @@ class Explanation:
 
     ``state`` is ``"blocked"`` (by a limit), ``"throttled"``, ``"paused"``,
     ``"delayed"``, ``"arriving"`` (not yet screened), ``"unknown-function"`` (no worker
-    has the function), ``"later-release"`` (no worker has the release of this package
+    has the function), ``"newer-version"`` (no worker has the version of this package
     that the run needs), or ``"ready"`` (for the next worker). If the run is not queued,
     ``state`` is its status.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.approvals import Approve
 from durable_jobs.definitions.completion import All, Completion
@@ -348,7 +348,7 @@ def step(fn: F) -> F:
 
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
-        perform = current.performer.get()
+        perform = execution.current_performer.get()
         if perform is None:
             return fn(*args, **kwargs)
         return perform(ops.RunStep(id=fn.__name__, fn=fn, args=args, kwargs=kwargs))

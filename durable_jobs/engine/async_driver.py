@@ -30,7 +30,7 @@ from durable_jobs.engine.plan_batches import Finished, PlanBatcher
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.suspend import Suspend, is_suspension
 from durable_jobs.engine.sync_driver import BranchQueue, raise_divergence
-from durable_jobs.logs import kept
+from durable_jobs.logs import capturing
 
 
 class AsyncDriver:
@@ -43,8 +43,8 @@ class AsyncDriver:
         # How many bodies execute in threads: as many as a def function has branches in
         # threads. If a limit counts steps, one, and one more per slot acquired.
         max_threads = max(state.threads, 1)
-        self._threads = asyncio.Semaphore(1 if state.limited else max_threads)
-        self._extra_slots = max_threads - 1 if state.limited else 0
+        self._threads = asyncio.Semaphore(1 if state.holds_slots else max_threads)
+        self._extra_slots = max_threads - 1 if state.holds_slots else 0
 
     async def drive(self, plan: Plan) -> Any:
         """Drive a plan to its end and return its result."""
@@ -67,10 +67,10 @@ class AsyncDriver:
             with entered(effect.scope):
                 return await _call_branch(effect)
         assert isinstance(effect, RunBranches), "the batcher records steps"
-        return await self._fork(effect)
+        return await self._run_branches(effect)
 
     async def _call(self, call: CallBody) -> BodyOutcome:
-        if not self._state.limited:
+        if not self._state.holds_slots:
             return await self._call_body(call)
         async with self._slot_for_body():
             return await self._call_body(call)
@@ -92,7 +92,7 @@ class AsyncDriver:
             return await body_calls.run_body_async(call)
         began = clock.monotonic()
         outcome = await self._call_in_thread(call)
-        if call.own or not is_awaitable(outcome):
+        if call.is_engine_code or not is_awaitable(outcome):
             return outcome
         spent = clock.monotonic() - began
         return await body_calls.await_body(call, lambda: outcome.value, spent)
@@ -101,15 +101,15 @@ class AsyncDriver:
         threads = self._state.threads
         # Tests execute everything in one thread: its connection has the transaction
         # of the test open.
-        if call.own or not threads:
+        if call.is_engine_code or not threads:
             run = sync_to_async(body_calls.run_body)
             return await run(call, share_connections=not threads, awaits=True)
-        if self._state.limited:
+        if self._state.holds_slots:
             return await _in_thread(call)
         async with self._threads:
             return await _in_thread(call)
 
-    async def _fork(self, fork: RunBranches) -> None:
+    async def _run_branches(self, fork: RunBranches) -> None:
         branches = BranchQueue(fork)
         width = min(len(fork.branches), fork.width or len(fork.branches))
         tasks = {
@@ -125,7 +125,7 @@ class AsyncDriver:
                     task.result()
         finally:
             if fork.decided():
-                fork.drop()
+                fork.discard_unfinished()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -138,7 +138,7 @@ class AsyncDriver:
 
 async def _call_branch(effect: CallBranch) -> BodyOutcome:
     try:
-        with kept(effect.lines):
+        with capturing(effect.lines):
             return raise_divergence(await body_calls.try_call_async(effect.fn))
     except BaseException as error:
         if is_suspension(error):

@@ -12,15 +12,15 @@ from django.db import Error as DatabaseError
 from durable_jobs import logs
 from durable_jobs.conf import settings
 from durable_jobs.control_flow import interrupts_known, is_failure, reraise_control
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine import (
     body_calls,
     event_loops,
     inputs,
-    later_release,
-    release,
+    newer_version,
+    release_run,
     scope,
 )
 from durable_jobs.engine.attempt_state import AttemptState
@@ -40,7 +40,7 @@ from durable_jobs.engine.settle import (
 from durable_jobs.engine.step_runner import AsyncStepRunner, StepRunner
 from durable_jobs.engine.suspend import (
     DatabaseFailed,
-    LaterReleaseNeeded,
+    NewerVersionNeeded,
     is_suspension,
 )
 from durable_jobs.lifecycle import finish
@@ -58,15 +58,15 @@ def execute_attempt(
     run: Run,
     *,
     threads: int,
-    lost: Callable[[], bool] = lambda: False,
-    stopping: Callable[[], bool] = lambda: False,
+    lease_lost: Callable[[], bool] = lambda: False,
+    shutting_down: Callable[[], bool] = lambda: False,
 ) -> None:
     """Execute a claimed run until it ends or suspends.
 
     ``threads``: how many branches may execute in parallel; 0 executes all of them in
-    this thread. ``lost`` returns whether the lease is known to be lost, ``stopping``
-    whether the worker is shutting down; then no further step starts. After a database
-    error the run is requeued, or keeps its lease if that fails too.
+    this thread. ``lease_lost`` returns whether the lease is known to be lost,
+    ``shutting_down`` whether the worker is shutting down; then no further step starts.
+    After a database error the run is requeued, or keeps its lease if that fails too.
     """
     assert run.lease_token is not None, "the run was claimed"
     lease = Lease(run.pk, run.lease_token)
@@ -74,23 +74,23 @@ def execute_attempt(
     try:
         function = _find_function(run, lease)
         if function is not None:
-            release.announce_status(run, RunStatus.RUNNING)
+            release_run.announce_status(run, RunStatus.RUNNING)
             prefetched = inputs.read(run, function)
-            records = {} if _fresh(run) else steps.load(run.pk)
-            later_release.check_steps(records.values())
+            records = {} if _has_no_records(run) else steps.load(run.pk)
+            newer_version.check_steps(records.values())
             state = AttemptState(
                 run,
                 function,
                 records,
                 threads=threads,
-                lost=lost,
-                stopping=stopping,
+                lease_lost=lease_lost,
+                shutting_down=shutting_down,
             )
             _execute(state, prefetched)
     except inputs.Unreadable as unread:
         inputs.postpone(run, unread)
-    except LaterReleaseNeeded as needed:
-        release.leave_to_later_release(run, lease, str(needed))
+    except NewerVersionNeeded as needed:
+        release_run.leave_to_newer_version(run, lease, str(needed))
     except LeaseLost:
         logger.info("Run %s: another process has taken it over or ended it.", run.pk)
     except (DatabaseError, DatabaseFailed) as error:
@@ -108,7 +108,7 @@ def _find_function(run: Run, lease: Lease) -> Function | None:
     """Return the function to call, or None if the run ended or was requeued."""
     function = registry.find(run.function)
     if function is None:
-        release.requeue_unknown_function(run, lease)
+        release_run.requeue_unknown_function(run, lease)
         return None
     if run.crash_count > settings.MAX_CRASHES:
         message = (
@@ -121,7 +121,7 @@ def _find_function(run: Run, lease: Lease) -> Function | None:
     return function
 
 
-def _fresh(run: Run) -> bool:
+def _has_no_records(run: Run) -> bool:
     """Return whether the run cannot have step records yet."""
     return run.claim_count <= 1 and run.parent_relation != runs.RERUN
 
@@ -131,8 +131,8 @@ def _execute(state: AttemptState, prefetched: PrefetchedContext | None) -> None:
     try:
         with (
             body_calls.outside_body(),
-            logs.about(state.run),
-            current.executing(state.run),
+            logs.adding_run_fields(state.run),
+            execution.executing(state.run),
             interrupts_known(),
             event_loops.attempt_loop(),
         ):
@@ -146,24 +146,24 @@ def _execute(state: AttemptState, prefetched: PrefetchedContext | None) -> None:
         state.recorder.close()
     if guard_error is not None and not isinstance(outcome, Raised):
         outcome = Raised(guard_error)
-    plain = (
-        _fresh(state.run)
+    standalone = (
+        _has_no_records(state.run)
         and not state.recorder.suspended_steps
         and not state.recorder.waited
     )
-    settle(state, outcome, plain=plain)
+    settle(state, outcome, standalone=standalone)
 
 
 def _call_sync(state: AttemptState) -> AttemptOutcome:
     runner = StepRunner(state)
-    token = current.performer.set(runner)
+    token = execution.current_performer.set(runner)
     try:
         with scope.entered(Scope()) as root:
             outcome = _call_outcome(lambda: state.function(RunContext(state, runner)))
             # The run is suspended even if the function caught the Suspend exception.
             return Suspended() if root.suspended else outcome
     finally:
-        current.performer.reset(token)
+        execution.current_performer.reset(token)
 
 
 def _call_outcome(call: Callable[[], Any]) -> AttemptOutcome:
@@ -192,9 +192,9 @@ async def _run_loop(
     state: AttemptState, prefetched: PrefetchedContext
 ) -> AttemptOutcome:
     """Call an ``async def`` function; return when it ends or no task can continue."""
-    idle_detector = IdleDetector(event_loops.current())
+    idle_detector = IdleDetector(event_loops.running_loop())
     runner = AsyncStepRunner(state, idle_detector)
-    token = current.performer.set(runner)
+    token = execution.current_performer.set(runner)
     try:
         with scope.entered(Scope(concurrent=True)):
             ctx = RunContext(state, runner, prefetched)
@@ -202,7 +202,7 @@ async def _run_loop(
             has_ended = await idle_detector.wait(function)
             return function.result() if has_ended else Suspended()
     finally:
-        current.performer.reset(token)
+        execution.current_performer.reset(token)
         await idle_detector.close()
 
 

@@ -21,8 +21,8 @@ from durable_jobs.store.steps import StepRecord
 class AttemptState:
     """One attempt of one run.
 
-    ``lost`` returns whether the lease is known to be lost, ``stopping`` whether the
-    worker is shutting down. ``threads``: see ``execute_attempt()``.
+    ``lease_lost`` returns whether the lease is known to be lost, ``shutting_down``
+    whether the worker is shutting down. ``threads``: see ``execute_attempt()``.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class AttemptState:
         step_records: dict[str, StepRecord],
         *,
         threads: int,
-        lost: Callable[[], bool] = lambda: False,
-        stopping: Callable[[], bool] = lambda: False,
+        lease_lost: Callable[[], bool] = lambda: False,
+        shutting_down: Callable[[], bool] = lambda: False,
     ) -> None:
         assert run.lease_token is not None
         self.run = run
         self.function = function
         self.threads = threads
-        self.lost = lost
-        self.stopping = stopping
+        self.lease_lost = lease_lost
+        self.shutting_down = shutting_down
         self.lease = Lease(run.pk, run.lease_token)
         self.history = History(run, step_records)
         self.recorder = Recorder(run, self.lease, self.history)
@@ -51,7 +51,7 @@ class AttemptState:
         self.guard = Guard()
 
     @property
-    def limited(self) -> bool:
+    def holds_slots(self) -> bool:
         """Return whether the attempt holds slots, one per step that executes."""
         return self.run.requeue_to is not None
 
@@ -69,7 +69,9 @@ class AttemptState:
         if self.recorder.paused:
             raise Suspend
         # Without progress, the next worker would requeue the run at the same place.
-        if self.stopping() or (self.recorder.progress and time_limits.nearly_over()):
+        if self.shutting_down() or (
+            self.recorder.progress and time_limits.nearly_over()
+        ):
             self.requeue = True
             raise Suspend
 
@@ -77,7 +79,7 @@ class AttemptState:
         """Raise if the attempt has ended or its lease is lost."""
         if self.recorder.closed:
             raise BranchDiscarded  # this thread outlasts the attempt
-        if self.lost():
+        if self.lease_lost():
             raise LeaseLost
 
     def check_no_open_transaction(self, name: str) -> None:

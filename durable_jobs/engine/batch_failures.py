@@ -20,7 +20,7 @@ from durable_jobs.store.runs import BATCH, End
 
 logger = logging.getLogger("durable_jobs")
 
-Along = Callable[[], None]
+InTransaction = Callable[[], None]
 
 
 def event_count(run: Run) -> int:
@@ -28,14 +28,14 @@ def event_count(run: Run) -> int:
     return int((run.event_meta or {}).get(event_windows.COUNT, 0))
 
 
-def batch_attempt(run: Run) -> int:
+def failed_batches(run: Run) -> int:
     """Return how many batches before this one have returned these events as failed."""
     return int((run.event_meta or {}).get("attempt", 0))
 
 
 def partial_failure(
     state: AttemptState, failures: BatchFailures
-) -> tuple[dict[str, Any], str, Along]:
+) -> tuple[dict[str, Any], str, InTransaction]:
     """Return the output and the reason of a batch that failed in part.
 
     The third value starts the run of the failed events; call it when the run ends.
@@ -57,23 +57,23 @@ def _restart(state: AttemptState, events: Sequence[BufferedEvent]) -> None:
     """Start a run for failed events, or record it as failed if no retry is left."""
     if not events:
         return
-    function, attempt = state.function, batch_attempt(state.run)
+    function, failures = state.function, failed_batches(state.run)
     now = clock.now()
-    if attempt < function.retries:
+    if failures < function.retries:
         error = RuntimeError("The batch returned the event as failed.")
-        due = now + function.backoff.delay(attempt, error)
-        _start(state, events, due, attempt + 1)
+        due = now + function.backoff.delay(failures, error)
+        _start(state, events, due, failures + 1)
         return
-    made = _start(state, events, now, attempt + 1)
+    made = _start(state, events, now, failures + 1)
     message = (
-        f"{attempt + 1} batches in a row returned {len(events)} events as failed; the "
+        f"{failures + 1} batches in a row returned {len(events)} events as failed; the "
         f"last batch was run {state.run.pk}."
     )
     error_record = {"type": "BatchFailed", "message": message, "traceback": ""}
     finish.finish(made, End(RunStatus.FAILED, error=error_record))
 
 
-def split(state: AttemptState) -> tuple[str, Along] | None:
+def split(state: AttemptState) -> tuple[str, InTransaction] | None:
     """Return how to retry a batch that failed as a whole: as two runs of half the size.
 
     This isolates the event that makes the batch fail. Return None for a batch of one
@@ -88,20 +88,20 @@ def split(state: AttemptState) -> tuple[str, Along] | None:
     parts = [events[:middle], events[middle:]]
     reason = f"Its {len(events)} events continue in two runs, to find the failing one."
 
-    def along() -> None:
+    def in_transaction() -> None:
         for part in parts:
             _start(
-                state, part, clock.now(), batch_attempt(state.run), last_attempt=True
+                state, part, clock.now(), failed_batches(state.run), last_attempt=True
             )
 
-    return reason, along
+    return reason, in_transaction
 
 
 def _start(
     state: AttemptState,
     events: Sequence[BufferedEvent],
     due_at: datetime,
-    attempt: int,
+    failures: int,
     *,
     last_attempt: bool = False,
 ) -> Run:
@@ -109,13 +109,13 @@ def _start(
     made = NewRun(
         function=start.function,
         data=start.data,
-        event_meta={**start.event_meta, "attempt": attempt},
+        event_meta={**start.event_meta, "attempt": failures},
         due_at=due_at,
         event_id=start.event_id,
         parent=state.run,
         parent_relation=BATCH,
         subjects=start.subjects,
-        attempt=state.function.retries if last_attempt else 0,
+        failure_count=state.function.retries if last_attempt else 0,
     )
     run = start_runs.start([made])[0]
     window_rows.copy(events, run.pk)

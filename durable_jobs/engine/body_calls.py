@@ -18,7 +18,7 @@ from django.db import connections
 
 from durable_jobs import logs
 from durable_jobs.control_flow import EngineControl, reraise_control
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.durations import format_duration
 from durable_jobs.engine import event_loops
 from durable_jobs.engine.awaitables import reject_awaitable
@@ -32,7 +32,7 @@ from durable_jobs.engine.time_limits import BodyTimeout, interruptible
 from durable_jobs.store.connection_state import Guard
 
 #: How many attempts of the current body have failed before.
-attempt_number: ContextVar[int | None] = ContextVar("durable_attempt", default=None)
+failure_count: ContextVar[int | None] = ContextVar("durable_failures", default=None)
 
 
 #: Seconds that an ``async def`` body has to end after it was cancelled.
@@ -67,27 +67,27 @@ class _Abandoned(EngineControl):
 @contextmanager
 def in_body(call: CallBody) -> Iterator[None]:
     """Mark the code inside as the body of a step, and capture its logs."""
-    body = current.body.set(call.name)
-    number = attempt_number.set(call.attempt)
-    lines = logs.current.set(call.lines)
+    body = execution.current_body.set(call.name)
+    failures = failure_count.set(call.failure_count)
+    lines = logs.current_lines.set(call.lines)
     try:
         yield
     finally:
-        current.body.reset(body)
-        attempt_number.reset(number)
-        logs.current.reset(lines)
+        execution.current_body.reset(body)
+        failure_count.reset(failures)
+        logs.current_lines.reset(lines)
 
 
 @contextmanager
 def outside_body() -> Iterator[None]:
     """Mark the code inside as outside of any body, for a run that a body executes."""
-    body, number = current.body.set(None), attempt_number.set(None)
+    body, failures = execution.current_body.set(None), failure_count.set(None)
     try:
-        with logs.kept(None):
+        with logs.capturing(None):
             yield
     finally:
-        current.body.reset(body)
-        attempt_number.reset(number)
+        execution.current_body.reset(body)
+        failure_count.reset(failures)
 
 
 def run_body(
@@ -134,7 +134,7 @@ def _outcome(call: CallBody) -> BodyOutcome:
 
 def _guard() -> Guard:
     """Return the guard of the attempt, or a new one if this is another thread."""
-    state = getattr(current.performer.get(), "state", None)
+    state = getattr(execution.current_performer.get(), "state", None)
     if state is not None and state.recorder.on_own_thread:
         guard: Guard = state.guard
         return guard

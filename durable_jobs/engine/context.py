@@ -18,9 +18,9 @@ from durable_jobs.definitions.steps import Steps
 from durable_jobs.engine import body_calls
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import StepCall
-from durable_jobs.engine.scope import current
+from durable_jobs.engine.scope import current_scope
 from durable_jobs.engine.step_runner import StepRunner
-from durable_jobs.engine.suspend import LaterReleaseNeeded
+from durable_jobs.engine.suspend import NewerVersionNeeded
 from durable_jobs.lifecycle.event_windows import batch_of
 from durable_jobs.lifecycle.run_event import event_of
 from durable_jobs.lifecycle.schemas import typed
@@ -41,8 +41,8 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, logs.fields(state.run))
 
     def isEnabledFor(self, level: int) -> bool:  # the name is logging's
-        inside = body_calls.attempt_number.get() is not None
-        if self._state.history.replaying and not inside:
+        in_body = body_calls.failure_count.get() is not None
+        if self._state.history.replaying and not in_body:
             return False
         return super().isEnabledFor(level)
 
@@ -118,7 +118,7 @@ class RunContext:
         try:
             return batch_of(self._state.run)
         except UnknownTag as unknown:
-            needed = LaterReleaseNeeded(f"one of its events: {unknown.message}")
+            needed = NewerVersionNeeded(f"one of its events: {unknown.message}")
             self._state.reraise_abort_error(
                 needed
             )  # raises it, here and after the function
@@ -141,8 +141,8 @@ class RunContext:
     @property
     def attempt(self) -> int:
         """How many attempts have failed: of the current body, or of the function."""
-        inside = body_calls.attempt_number.get()
-        return self._state.run.attempt if inside is None else inside
+        of_body = body_calls.failure_count.get()
+        return self._state.run.attempt if of_body is None else of_body
 
     @property
     def instance(self) -> Any:
@@ -162,7 +162,7 @@ class RunContext:
         The result is recorded with the next step; before that, nothing depends on it.
         """
         state = self._state
-        scope = current()
+        scope = current_scope()
         key = scope.next_key(f"patch {id}")
         if state.history.replay(key, id, PATCH) is not None:
             return True

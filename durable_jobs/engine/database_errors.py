@@ -13,7 +13,7 @@ from django.db import Error as DatabaseError
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
-from durable_jobs.engine.errors import describe
+from durable_jobs.engine.errors import describe_error
 from durable_jobs.engine.suspend import DatabaseFailed
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
@@ -51,7 +51,7 @@ def requeue_after_db_error(run: Run, error: BaseException, *, progress: bool) ->
             lease,
             queue=run.queue,
             due_at=clock.now() + pause,
-            holds_slots=run.requeue_to is not None,
+            release_slots=run.requeue_to is not None,
             database_errors=count,
         )
     except (DatabaseError, LeaseLost):
@@ -60,14 +60,14 @@ def requeue_after_db_error(run: Run, error: BaseException, *, progress: bool) ->
 
 def _fail_run(run: Run, lease: Lease, error: BaseException, count: int) -> None:
     cause = error.__cause__ if isinstance(error, DatabaseFailed) else error
-    record = describe(cause or error)
+    error_record = describe_error(cause or error)
     reason = (
         f"{count} attempts in a row met a database error (setting "
-        f"MAX_DATABASE_ERRORS). The last one: {record['message']}"
+        f"MAX_DATABASE_ERRORS). The last one: {error_record['message']}"
     )
     ended = {
-        "type": record["type"],
+        "type": error_record["type"],
         "message": reason,
-        "traceback": record.get("traceback", ""),
+        "traceback": error_record.get("traceback", ""),
     }
     finish.finish(run, End(RunStatus.FAILED, error=ended, reason=reason), lease)

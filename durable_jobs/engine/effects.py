@@ -11,7 +11,7 @@ from durable_jobs import clock, ids, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.operations import Operation
 from durable_jobs.engine.attempt_state import AttemptState
-from durable_jobs.engine.errors import Record, describe, rebuild
+from durable_jobs.engine.errors import ErrorRecord, describe_error, rebuild
 from durable_jobs.engine.scope import Scope
 from durable_jobs.logs import Lines
 from durable_jobs.statuses import StepStatus
@@ -35,7 +35,8 @@ class CallBody:
 
     fn: Callable[..., Any]
     name: str
-    attempt: int = 0
+    #: How many attempts of the body have failed before.
+    failure_count: int = 0
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta | None = None
@@ -60,13 +61,13 @@ class CallBranch:
 class RunBranches:
     """Run branches in parallel, in order, until ``decided`` returns true.
 
-    ``drop`` discards the branches that are unfinished then. Resumed with None.
+    ``discard_unfinished`` discards the other branches then. Resumed with None.
     """
 
     branches: Sequence[Callable[[], Plan]]
     width: int | None
     decided: Callable[[], bool]
-    drop: Callable[[], None]
+    discard_unfinished: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,11 @@ class StepCall:
         return self.operation.id
 
     @property
+    def failure_count(self) -> int:
+        """How many attempts of the step have failed."""
+        return 0 if self.step_record is None else self.step_record.attempt
+
+    @property
     def record_scope(self) -> Scope:
         """The scope that records the step."""
         return self.branch or self.scope
@@ -136,15 +142,14 @@ class StepCall:
         if self.step_record is None and settings.STORE_STEP_INPUTS:
             self.input = serialization.arguments_text(args, kwargs)
 
-    def capture_logs(self, began: datetime, attempt: int | None = None) -> None:
+    def capture_logs(self, began: datetime, failure_count: int | None = None) -> None:
         """Capture the logs of the body from now on.
 
-        ``attempt``: how many attempts have failed, for steps that count it themselves.
+        ``failure_count``: for steps that count their failures themselves.
         """
-        if attempt is None:
-            attempt = 0 if self.step_record is None else self.step_record.attempt
-        place = {"step": self.name, "step_key": self.key, "attempt": attempt + 1}
-        self.lines = Lines(began, place)
+        failures = self.failure_count if failure_count is None else failure_count
+        fields = {"step": self.name, "step_key": self.key, "attempt": failures + 1}
+        self.lines = Lines(began, fields)
 
     def take_logs(self) -> dict[str, Any] | None:
         """Return the captured logs, once."""
@@ -173,7 +178,7 @@ class StepCall:
 
     def fail(
         self,
-        record: Record,
+        error_record: ErrorRecord,
         started: datetime | None,
         status: StepStatus = StepStatus.FAILED,
         **values: Any,
@@ -181,7 +186,7 @@ class StepCall:
         """Record a failure and return the error to raise."""
         step_record = self.record_as(
             status,
-            error=record,
+            error=error_record,
             logs=self.take_logs(),
             due_at=None,
             started_at=started,
@@ -189,12 +194,12 @@ class StepCall:
             **values,
         )
         yield from self.write(step_record)
-        return rebuild(record, self.name, self.key)
+        return rebuild(error_record, self.name, self.key)
 
     def fail_with(self, kind: str, message: str, started: datetime | None) -> Plan:
         """Record a failure that the engine raises; return the error to raise."""
-        record = {"type": kind, "message": message, "raise": kind}
-        return (yield from self.fail(record, started))
+        error_record = {"type": kind, "message": message, "raise": kind}
+        return (yield from self.fail(error_record, started))
 
 
 def result_of(step_record: StepRecord) -> Any:
@@ -215,6 +220,6 @@ __all__ = [
     "RecordStep",
     "RunBranches",
     "StepCall",
-    "describe",
+    "describe_error",
     "result_of",
 ]

@@ -17,6 +17,7 @@ from durable_jobs.error_text import (
     BODY_TRACEBACK,
     MAX_TRACEBACK,
     MAX_TYPE,
+    ErrorRecord,
     is_engine,
     message_of,
     module_of,
@@ -44,10 +45,8 @@ MAX_DATA = 64_000
 #: Errors without a retry: another attempt would fail the same way.
 FINAL = (NonRetriableError, ConfigurationError, PayloadError, LimitExceeded, StepError)
 
-Record = dict[str, Any]
 
-
-def describe(error: BaseException) -> Record:
+def describe_error(error: BaseException) -> ErrorRecord:
     """Return an error as JSON: its type, message, and traceback without values.
 
     This works for every error, even if code of its class raises.
@@ -63,9 +62,9 @@ def describe(error: BaseException) -> Record:
         }
 
 
-def _described(error: BaseException) -> Record:
+def _described(error: BaseException) -> ErrorRecord:
     kind = type(error)
-    described: Record = {"type": type_of(error), "message": message_of(error)}
+    described: ErrorRecord = {"type": type_of(error), "message": message_of(error)}
     if issubclass(kind, StepError | RemoteFailed):
         described["type"] = _string_attribute(error, "error_type") or described["type"]
     if issubclass(kind, RemoteFailed):
@@ -98,7 +97,7 @@ def _data(error: BaseException) -> Any:
     return json.loads(text) if len(text) <= MAX_DATA else None
 
 
-def original_of(error: BaseException) -> Record:
+def original_of(error: BaseException) -> ErrorRecord:
     """Return the class and arguments of an error, if it can be rebuilt from them.
 
     The class is called with the arguments, as pickle does. The result must equal the
@@ -167,37 +166,37 @@ def _without_engine_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-def rebuild(record: Record, name: str, key: str) -> DurableError:
+def rebuild(error_record: ErrorRecord, name: str, key: str) -> DurableError:
     """Return the error that a step raises, made from its record alone."""
-    kind = getattr(exceptions, str(record.get("raise", "StepFailed")), StepFailed)
+    kind = getattr(exceptions, str(error_record.get("raise", "StepFailed")), StepFailed)
     if not (isinstance(kind, type) and issubclass(kind, StepError)):
         kind = StepFailed
     error: StepError = kind(
-        str(record.get("message", "")),
-        error_type=record.get("type", "Error"),
+        str(error_record.get("message", "")),
+        error_type=error_record.get("type", "Error"),
         step=key,
     )
-    error.data = private_copy(record.get("data"))
+    error.data = private_copy(error_record.get("data"))
     if isinstance(error, exceptions.ParallelError):
-        error.results = private_copy(record.get("results"))
-    error.__cause__ = _original(record)
-    vars(error)[BODY_TRACEBACK] = record.get("traceback") or ""
+        error.results = private_copy(error_record.get("results"))
+    error.__cause__ = _original(error_record)
+    vars(error)[BODY_TRACEBACK] = error_record.get("traceback") or ""
     return error
 
 
-def _original(record: Record) -> BaseException | None:
+def _original(error_record: ErrorRecord) -> BaseException | None:
     """Rebuild the original error by its class; None if that is not possible."""
-    module, _, qualname = str(record.get("class", "")).partition(":")
+    module, _, qualname = str(error_record.get("class", "")).partition(":")
     if not module or not qualname:
         return None
-    message = record.get("message", "")
+    message = error_record.get("message", "")
     try:
         target: Any = sys.modules.get(module) or importlib.import_module(module)
         for part in qualname.split("."):
             target = getattr(target, part)
         if not (isinstance(target, type) and issubclass(target, Exception)):
             return None
-        original = _construct(target, list(record.get("args", [message])))
+        original = _construct(target, list(error_record.get("args", [message])))
     except BaseException as failure:  # noqa: BLE001  # code of the class may raise anything
         reraise_control(failure)
         return None
@@ -208,8 +207,8 @@ def _original(record: Record) -> BaseException | None:
 
 __all__ = [
     "FINAL",
-    "Record",
-    "describe",
+    "ErrorRecord",
+    "describe_error",
     "message_of",
     "original_of",
     "rebuild",

@@ -330,7 +330,7 @@ def run(fn: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
 _FOUND_BY = ("main_event_loop", "main_event_loop_pid", "task_context")
 
 
-def current() -> WorkerLoop:
+def running_loop() -> WorkerLoop:
     """Return the running loop."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, WorkerLoop), "only run() awaits functions"

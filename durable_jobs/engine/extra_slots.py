@@ -30,14 +30,14 @@ class ParallelWidth:
 @contextmanager
 def parallel_width(state: AttemptState, wanted: int) -> Iterator[ParallelWidth]:
     """Yield how many branches may run in parallel, given the slots available."""
-    if not state.limited or wanted < 2:
+    if not state.holds_slots or wanted < 2:
         yield ParallelWidth(wanted)
         return
     slots = acquire_slots(state, wanted - 1)
     width = ParallelWidth(1 + len(slots) // _slots_per_step(state))
     yield width
     if slots and not width.threads_left:
-        state.recorder.write(lambda: limits.release_slots(slots))
+        state.recorder.write(lambda: limits.release_slots_by_id(slots))
         notifier.notify(state.function.queue)
 
 

@@ -16,9 +16,9 @@ from durable_jobs import clock, notifier
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.context import PrefetchedContext
-from durable_jobs.engine.errors import describe
-from durable_jobs.engine.later_release import check_user
-from durable_jobs.engine.suspend import LaterReleaseNeeded
+from durable_jobs.engine.errors import describe_error
+from durable_jobs.engine.newer_version import check_user
+from durable_jobs.engine.suspend import NewerVersionNeeded
 from durable_jobs.lifecycle import finish
 from durable_jobs.models import Run
 from durable_jobs.models.fields import payload
@@ -43,7 +43,7 @@ class Unreadable(Exception):
 def read(run: Run, function: Function) -> PrefetchedContext | None:
     """Decode the input of a run; return what an async function cannot query itself.
 
-    Raise ``Unreadable``, ``LaterReleaseNeeded``, or the database error if the runs' own
+    Raise ``Unreadable``, ``NewerVersionNeeded``, or the database error if the runs' own
     database is down.
     """
     check_user(run)
@@ -51,7 +51,7 @@ def read(run: Run, function: Function) -> PrefetchedContext | None:
         payload(run, "data")
         return PrefetchedContext.of(run) if function.is_async else None
     except UnknownTag as unknown:
-        raise LaterReleaseNeeded(f"its input: {unknown.message}") from unknown
+        raise NewerVersionNeeded(f"its input: {unknown.message}") from unknown
     except Exception as error:
         if db.is_outage(error):
             raise
@@ -62,10 +62,10 @@ def postpone(run: Run, unread: Unreadable) -> None:
     """Requeue the run after a pause, or fail it after too many attempts."""
     function, error = registry.get(run.function), unread.__cause__ or unread
     assert run.lease_token is not None, "the run was claimed"
-    lease, record = Lease(run.pk, run.lease_token), describe(error)
+    lease, error_record = Lease(run.pk, run.lease_token), describe_error(error)
     now = clock.now()
     if run.attempt >= max(MIN_TRIES, function.retries):
-        finish.finish(run, End(RunStatus.FAILED, error=record), lease)
+        finish.finish(run, End(RunStatus.FAILED, error=error_record), lease)
         return
     due = now + min(LONGEST_PAUSE, FIRST_PAUSE * (1 << min(run.attempt, 20)))
     with transaction.atomic(using=db.alias()):
@@ -73,15 +73,15 @@ def postpone(run: Run, unread: Unreadable) -> None:
             lease,
             queue=function.queue,
             due_at=due,
-            attempt=run.attempt + 1,
-            holds_slots=run.requeue_to is not None,
+            failure_count=run.attempt + 1,
+            release_slots=run.requeue_to is not None,
         )
-        steps.record_attempt(run.pk, "", run.attempt, record, None, now)
+        steps.record_failed_attempt(run.pk, "", run.attempt, error_record, None, now)
     logger.warning(
         "The input of run %s of %s cannot be decoded; next attempt at %s: %s",
         run.pk,
         run.function,
         due.isoformat(),
-        record["message"],
+        error_record["message"],
     )
     notifier.notify_at(due, function.queue)

@@ -141,7 +141,7 @@ class Recorder:
 
     def defer(self, step_record: StepRecord) -> None:
         """Keep a record, and write it with the next one."""
-        branch = scope.current()
+        branch = scope.current_scope()
         with self._lock:
             if not branch.alive:
                 raise BranchDiscarded

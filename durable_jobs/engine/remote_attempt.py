@@ -48,7 +48,7 @@ def retries(ctx: AsyncContext) -> int:
 
 def inside_body() -> bool:
     """Return whether the caller is in the body of a step."""
-    return body_calls.attempt_number.get() is not None
+    return body_calls.failure_count.get() is not None
 
 
 async def wait_for_steps(ctx: AsyncContext) -> None:

@@ -8,7 +8,13 @@ from typing import Any, cast
 from durable_jobs import clock
 from durable_jobs.engine.attempt_state import AttemptState
 from durable_jobs.engine.effects import BodyOutcome, Plan, StepCall
-from durable_jobs.engine.errors import FINAL, Record, describe, exc_info, original_of
+from durable_jobs.engine.errors import (
+    FINAL,
+    ErrorRecord,
+    describe_error,
+    exc_info,
+    original_of,
+)
 from durable_jobs.engine.retry_after import moment_of
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.suspend import Suspend
@@ -31,15 +37,18 @@ from durable_jobs.store.waits import NewWait
 
 def next_attempt(
     error: BaseException,
-    attempt: int,
+    failure_count: int,
     retries: int,
     backoff: Backoff,
     retry_on: Any = None,
 ) -> datetime | None:
-    """Return when the next attempt is due, or None. ``attempt`` counts from 0."""
+    """Return when the next attempt is due, or None.
+
+    ``failure_count``: how many attempts have failed before this one.
+    """
     # By type: isinstance() would call code of the error's class.
     kind: type[BaseException] = type(error)
-    if attempt >= retries or issubclass(kind, FINAL):
+    if failure_count >= retries or issubclass(kind, FINAL):
         return None
     if issubclass(kind, RetryAfterError):
         moment = moment_of(cast(RetryAfterError, error))
@@ -49,28 +58,28 @@ def next_attempt(
         kind = StepTimeout
     if retry_on is not None and not issubclass(kind, retry_on):
         return None
-    return clock.now() + backoff.delay(attempt, error)
+    return clock.now() + backoff.delay(failure_count, error)
 
 
-def record_of(error: BaseException) -> Record:
+def describe_body_error(error: BaseException) -> ErrorRecord:
     """Return the record of an error that ended a body."""
-    record = describe(error)
+    error_record = describe_error(error)
     kind = type(error)
     if issubclass(kind, StepError):
         # A branch that failed with the error of one of its steps keeps that error type.
-        record["raise"] = kind.__name__
+        error_record["raise"] = kind.__name__
         if error.__cause__ is not None:
-            record |= original_of(error.__cause__)
+            error_record |= original_of(error.__cause__)
     if issubclass(kind, BodyTimeout):
-        record |= {"type": "StepTimeout", "raise": "StepTimeout"}
-        record.pop("class", None)
-        record.pop("args", None)
-    return record
+        error_record |= {"type": "StepTimeout", "raise": "StepTimeout"}
+        error_record.pop("class", None)
+        error_record.pop("args", None)
+    return error_record
 
 
-def raised_by(state: AttemptState, record: Record) -> tuple[str, str]:
+def raised_by(state: AttemptState, error_record: ErrorRecord) -> tuple[str, str]:
     """Return the id and the key of the step whose error ended the function."""
-    step_record = state.history.step_records.get(record.get("step", ""))
+    step_record = state.history.step_records.get(error_record.get("step", ""))
     return ("", "") if step_record is None else (step_record.name, step_record.key)
 
 
@@ -99,31 +108,31 @@ def record_outcome(
 
 def fail_step(step: StepCall, error: BaseException, started: datetime | None) -> Plan:
     """Record and log the final failure of a step; return the error to raise."""
-    record = record_of(error)
-    raised = yield from step.fail(record, started)
+    error_record = describe_body_error(error)
+    raised = yield from step.fail(error_record, started)
     if raised.__cause__ is not None:  # rebuilt, so it lacks the frames
         BaseException.with_traceback(raised.__cause__, exc_info(error)[2])
     if not issubclass(type(error), StepError):  # the failed step has logged it
-        log_failure(step, record, error)
+        log_failure(step, error_record, error)
     return raised
 
 
 def log_failure(
     step: StepCall,
-    record: Record,
+    error_record: ErrorRecord,
     error: BaseException,
     *,
-    number: int | None = None,
+    failure_count: int | None = None,
     due_at: datetime | None = None,
 ) -> None:
-    """Log a failed attempt of a step; ``number`` counts from 0."""
-    if number is None:
-        number = 0 if step.step_record is None else step.step_record.attempt
+    """Log a failed attempt of a step, after ``failure_count`` others."""
+    if failure_count is None:
+        failure_count = step.failure_count
     run_log.attempt_failed(
         step.state.run,
-        record,
+        error_record,
         error,
-        number + 1,
+        failure_count + 1,
         step=(step.name, step.key),
         due_at=due_at,
     )
@@ -144,37 +153,37 @@ def schedule_retry(
     Return the exception to raise, or None without a retry.
     """
     function = step.state.function
-    attempt = step.step_record.attempt if step.step_record is not None else 0
+    failures = step.failure_count
     due = next_attempt(
         error,
-        attempt,
+        failures,
         function.retries if retries is None else retries,
         function.backoff if backoff is None else backoff,
         retry_on,
     )
     if due is None:
         return None
-    record = record_of(error)
+    error_record = describe_body_error(error)
     step_record = step.record_as(
         StepStatus.SCHEDULED,
-        attempt=attempt + 1,
-        error=record,
+        attempt=failures + 1,
+        error=error_record,
         due_at=due,
         started_at=started,
     )
     run_id, ended, logs = step.state.run.pk, clock.now(), step.take_logs()
 
-    def along() -> None:
-        steps.record_attempt(
-            run_id, step_record.key, attempt, record, started, ended, logs
+    def in_transaction() -> None:
+        steps.record_failed_attempt(
+            run_id, step_record.key, failures, error_record, started, ended, logs
         )
-        log_failure(step, record, error, number=attempt, due_at=due)
+        log_failure(step, error_record, error, failure_count=failures, due_at=due)
 
     item = SuspendedStep(
         step_record,
         [NewWait(kind=WaitKind.RETRY, due_at=due)],
         replaces_waits=step.step_record is not None and not keep_waits,
-        effect=along,
+        effect=in_transaction,
     )
     return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 

@@ -64,7 +64,7 @@ class Scope:
 _scope: ContextVar[Scope | None] = ContextVar("durable_scope", default=None)
 
 
-def current() -> Scope:
+def current_scope() -> Scope:
     """Return the scope of the executing code."""
     scope = _scope.get()
     if scope is None:

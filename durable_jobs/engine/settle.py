@@ -11,15 +11,15 @@ from django.db import transaction
 from durable_jobs import clock, notifier, serialization
 from durable_jobs.conf import settings
 from durable_jobs.definitions.flow_control import BatchFailures
-from durable_jobs.engine import batch_failures, release
+from durable_jobs.engine import batch_failures, release_run
 from durable_jobs.engine.attempt_state import AttemptState
-from durable_jobs.engine.errors import describe, exc_info
+from durable_jobs.engine.errors import describe_error, exc_info
 from durable_jobs.engine.retries import next_attempt, raised_by
 from durable_jobs.exceptions import ConfigurationError, LimitExceeded, PayloadError
 from durable_jobs.lifecycle import finish, run_log
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, run_actions, runs, steps
+from durable_jobs.store import db, run_changes, runs, steps
 from durable_jobs.store.leases import Lease
 from durable_jobs.store.runs import End
 
@@ -48,14 +48,14 @@ class Suspended:
 AttemptOutcome = Returned | Raised | Suspended
 
 
-def settle(state: AttemptState, outcome: AttemptOutcome, *, plain: bool) -> None:
+def settle(state: AttemptState, outcome: AttemptOutcome, *, standalone: bool) -> None:
     """Record the outcome of an attempt: complete, fail, retry or suspend the run."""
     if state.history.divergence is not None:
         _pause_run(state.run, state.lease, state.history.divergence.message)
     elif isinstance(outcome, Suspended):
         _suspend(state)
     elif isinstance(outcome, Returned):
-        _complete(state, outcome.value, plain=plain)
+        _complete(state, outcome.value, standalone=standalone)
     else:
         _fail(state, outcome.error)
 
@@ -72,10 +72,10 @@ def _suspend(state: AttemptState) -> None:
         suspended=state.recorder.suspended_steps,
         queue=queue,
         due_at=due_at,
-        attempt=0,
-        holds_slots=state.limited,
+        failure_count=0,
+        release_slots=state.holds_slots,
     )
-    release.announce_status(state.run, status)
+    release_run.announce_status(state.run, status)
     for check in state.recorder.post_commit_checks:
         check()
     current_status = db.rows(Run).filter(pk=state.run.pk)
@@ -98,11 +98,11 @@ def _notify_later(state: AttemptState) -> None:
         notifier.notify_at(min(times), state.function.queue)
 
 
-def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
+def _complete(state: AttemptState, value: Any, *, standalone: bool) -> None:
     run = state.run
-    reason, along = "", None
+    reason, in_transaction = "", None
     if isinstance(value, BatchFailures):
-        value, reason, along = batch_failures.partial_failure(state, value)
+        value, reason, in_transaction = batch_failures.partial_failure(state, value)
     try:
         output = serialization.dumps(
             value,
@@ -126,23 +126,23 @@ def _complete(state: AttemptState, value: Any, *, plain: bool) -> None:
     if state.recorder.deferred_records:
         steps.record(state.lease, state.recorder.deferred_records)
     end = End(RunStatus.COMPLETED, output=output, reason=reason)
-    _end(state, end, plain=plain, along=along)
+    _end(state, end, standalone=standalone, in_transaction=in_transaction)
 
 
 def _fail(state: AttemptState, error: BaseException) -> None:
     """Schedule another attempt of the function, or end the run as failed."""
     run, function = state.run, state.function
     # Progress since the last failure restores all retries.
-    attempt = 0 if state.recorder.progress else run.attempt
+    failures = 0 if state.recorder.progress else run.attempt
     try:
-        due = next_attempt(error, attempt, function.retries, function.backoff)
+        due = next_attempt(error, failures, function.retries, function.backoff)
     except ConfigurationError as wrong:  # raised by your project's backoff
         _end_failed(state, wrong)
         return
     if due is None:
         _end_failed(state, error)
         return
-    record, now = describe(error), clock.now()
+    error_record, now = describe_error(error), clock.now()
     with transaction.atomic(using=db.alias()):
         status = runs.suspend(
             state.lease,
@@ -150,68 +150,74 @@ def _fail(state: AttemptState, error: BaseException) -> None:
             suspended=state.recorder.suspended_steps,
             queue=function.queue,
             due_at=due,
-            attempt=attempt + 1,
-            holds_slots=state.limited,
+            failure_count=failures + 1,
+            release_slots=state.holds_slots,
         )
-        steps.record_attempt(run.pk, "", attempt, record, None, now)
-        run_log.attempt_failed(run, record, error, attempt + 1, due_at=due)
-    release.announce_status(run, status)
+        steps.record_failed_attempt(run.pk, "", failures, error_record, None, now)
+        run_log.attempt_failed(run, error_record, error, failures + 1, due_at=due)
+    release_run.announce_status(run, status)
     notifier.notify_at(due, function.queue)
 
 
 def _end_failed(state: AttemptState, error: BaseException) -> None:
-    record = describe(error)
-    record.pop("class", None)
-    record.pop("args", None)
-    reason, along = "", None
+    error_record = describe_error(error)
+    error_record.pop("class", None)
+    error_record.pop("args", None)
+    reason, in_transaction = "", None
     halves = batch_failures.split(state)
     if halves is not None:
-        reason, along = halves
+        reason, in_transaction = halves
     end = End(
         RunStatus.FAILED,
-        error=record,
+        error=error_record,
         reason=reason,
         exc_info=exc_info(error),
-        step=raised_by(state, record),
+        step=raised_by(state, error_record),
     )
-    _end(state, end, plain=False, along=along, handled=halves is None)
+    _end(
+        state,
+        end,
+        standalone=False,
+        in_transaction=in_transaction,
+        start_handler=halves is None,
+    )
 
 
 def _end(
     state: AttemptState,
     end: End,
     *,
-    plain: bool,
-    along: batch_failures.Along | None = None,
-    handled: bool = True,
+    standalone: bool,
+    in_transaction: batch_failures.InTransaction | None = None,
+    start_handler: bool = True,
 ) -> None:
-    """End the run. ``along`` is called in the same transaction.
+    """End the run. ``in_transaction`` is called in the same transaction.
 
-    Without ``handled``, no handler starts: other runs continue the work of this one.
+    Without ``start_handler``, other runs continue the work of this one.
     """
-    no_limits = not state.function.cancel_on and not _limited(state)
+    has_waits = state.function.cancel_on or _has_timeouts(state)
     done = finish.finish(
         state.run,
         end,
         state.lease,
-        plain=plain and no_limits and along is None,
-        along=along,
-        handled=handled,
+        standalone=standalone and not has_waits and in_transaction is None,
+        in_transaction=in_transaction,
+        start_handler=start_handler,
     )
     if not done:
         # The run is paused, or its lease is lost. A paused run ends after it is
         # resumed: its function is called again and returns.
-        release.release(state.run, state.lease)
+        release_run.release_paused(state.run, state.lease)
 
 
-def _limited(state: AttemptState) -> bool:
-    limits = state.function.timeouts
-    return limits.start is not None or limits.finish is not None
+def _has_timeouts(state: AttemptState) -> bool:
+    timeouts = state.function.timeouts
+    return timeouts.start is not None or timeouts.finish is not None
 
 
 def _pause_run(run: Run, lease: Lease, reason: str) -> None:
-    if run_actions.pause(run.pk, reason, lease):
+    if run_changes.pause(run.pk, reason, lease):
         run_log.paused(run, reason)
-        release.announce_status(run, RunStatus.PAUSED, reason)
+        release_run.announce_status(run, RunStatus.PAUSED, reason)
     else:  # already paused; the next attempt finds the reason again
-        release.release(run, lease)
+        release_run.release_paused(run, lease)

@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
 from durable_jobs import clock
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.approvals import Approve
 from durable_jobs.engine import scope
@@ -93,18 +93,18 @@ class StepRunner:
 
     def step_call(self, operation: ops.Operation) -> StepCall:
         """Return the step at this place of the run, with its record."""
-        place = self._current_scope(operation.id)
-        key = place.next_key(operation.id)
+        caller_scope = self._current_scope(operation.id)
+        key = caller_scope.next_key(operation.id)
         step_record = self.state.history.replay(key, operation.id, operation.kind)
         if step_record is None or not step_record.ended:
             self.state.check_no_open_transaction(operation.id)
         if step_record is None:
             self.state.history.check_step_count(operation.id)
-        return StepCall(self.state, place, operation, key, step_record)
+        return StepCall(self.state, caller_scope, operation, key, step_record)
 
     def _current_scope(self, name: str) -> Scope:
         """Return the current scope; raise if no step is allowed here."""
-        inside = current.body.get()
+        inside = execution.current_body.get()
         if inside is not None:
             msg = (
                 f"Step {name!r} is called inside the body of step {inside!r}. Call it "
@@ -112,27 +112,27 @@ class StepRunner:
             )
             raise NestedStepError(msg)
         self.state.reraise_abort_error()
-        place = scope.current()
-        if not place.alive:
+        caller_scope = scope.current_scope()
+        if not caller_scope.alive:
             raise BranchDiscarded
-        if place.root.suspended:
+        if caller_scope.root.suspended:
             raise Suspend  # a finally block, or code that caught the Suspend
-        return place
+        return caller_scope
 
     @contextmanager
     def group(self, name: str) -> Iterator[None]:
         """Scope the step ids inside the block."""
-        place = self._current_scope(name)
-        key = place.next_key(name)
+        caller_scope = self._current_scope(name)
+        key = caller_scope.next_key(name)
         if self.state.history.replay(key, name, GROUP) is None:
-            step = StepCall(self.state, place, ops.Operation(id=name), key, None)
+            step = StepCall(self.state, caller_scope, ops.Operation(id=name), key, None)
             now = clock.now()
             self.state.recorder.defer(
                 step.new_record(
                     GROUP, StepStatus.COMPLETED, started_at=now, ended_at=now
                 )
             )
-        with scope.entered(place.group(key)):
+        with scope.entered(caller_scope.group(key)):
             yield
 
 
@@ -186,7 +186,7 @@ class AsyncStepRunner(StepRunner):
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            if not scope.current().alive:
+            if not scope.current_scope().alive:
                 task.cancel()
             raise
         if task.cancelled() or not isinstance(task.exception(), Suspend):

@@ -26,8 +26,8 @@ class DatabaseFailed(EngineControl):
     """A write of the engine failed. The run continues from its records."""
 
 
-class LaterReleaseNeeded(EngineControl):
-    """The run has a step or a value that only a later release can read."""
+class NewerVersionNeeded(EngineControl):
+    """The run has a step or a value that only a newer version can read."""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from durable_jobs.engine.extra_slots import parallel_width
 from durable_jobs.engine.scope import entered
 from durable_jobs.engine.suspend import BranchDiscarded, Suspend, is_suspension
 from durable_jobs.exceptions import NonDeterminismError
-from durable_jobs.logs import kept
+from durable_jobs.logs import capturing
 
 
 def drive(plan: Plan, state: AttemptState) -> Any:
@@ -48,7 +48,7 @@ def _run_effect(effect: Effect, state: AttemptState) -> Any:
     if isinstance(effect, CallBranch):
         with entered(effect.scope):
             return _call_branch(effect)
-    return _fork(effect, state)
+    return _run_branches(effect, state)
 
 
 def _call_branch(effect: CallBranch) -> BodyOutcome:
@@ -59,7 +59,7 @@ def _call_branch(effect: CallBranch) -> BodyOutcome:
         )
         return body_calls.run_body(call)
     try:
-        with kept(effect.lines):
+        with capturing(effect.lines):
             outcome = raise_divergence(body_calls.try_call(effect.fn))
         outcome = reject_awaitable(outcome, f"Branch {effect.name!r}")
     except BaseException as error:
@@ -112,7 +112,7 @@ class BranchQueue:
                 self._started -= 1
 
 
-def _fork(fork: RunBranches, state: AttemptState) -> None:
+def _run_branches(fork: RunBranches, state: AttemptState) -> None:
     branches = BranchQueue(fork)
     wanted = min(len(fork.branches), fork.width or len(fork.branches))
     with parallel_width(state, min(state.threads, wanted)) as width:

@@ -56,9 +56,9 @@ class WriteQueue:
     def write(self, call: Callable[[], T]) -> T:
         """Make a database call in the queue's thread; return its result."""
         if self.on_own_thread:
-            _check_alive(scope.current())
+            _check_alive(scope.current_scope())
             return _make(call)
-        result: T = self._enqueue(call, scope.current())
+        result: T = self._enqueue(call, scope.current_scope())
         return result
 
     def record(self, step_record: StepRecord, branch: Scope) -> None:

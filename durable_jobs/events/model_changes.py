@@ -292,11 +292,11 @@ def record(changes: Sequence[Change]) -> None:
                     depth=causation.depth(),
                     due_at=function.options.due(now),
                     event_id=event_id,
-                    skipped=skipped,
+                    skip_reason=skip_reason,
                     subjects=(subject,),
                 )
             )
-            for function, skipped in reasons.items()
+            for function, skip_reason in reasons.items()
         ]
     if rows:
         events.insert(rows)

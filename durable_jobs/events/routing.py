@@ -60,7 +60,7 @@ class Progress:
 
     @classmethod
     def of(cls, event: Event) -> Progress:
-        """Return the stored progress; a newer release may have added fields."""
+        """Return the stored progress; a newer version may have added fields."""
         routing = event.routing or {}
         kept = {
             one.name: routing[one.name] for one in fields(cls) if one.name in routing
@@ -77,7 +77,7 @@ class Evaluation:
     """The evaluation of one page of waits."""
 
     #: The actions for waits, in order.
-    acts: list[tuple[Wait, Callable[[], object]]] = field(default_factory=list)
+    actions: list[tuple[Wait, Callable[[], object]]] = field(default_factory=list)
     cancels: list[tuple[Wait, Run]] = field(default_factory=list)
     #: Waits whose rule the code of this process lacks.
     left: list[tuple[Wait, Run]] = field(default_factory=list)
@@ -98,22 +98,22 @@ def route() -> int:
 
     The caller knows that some are pending.
     """
-    routed, held = 0, set[str]()
+    routed, blocked_names = 0, set[str]()
     until = clock.monotonic() + MAX_SECONDS
     while True:
-        batch = _route_batch(held, until)
+        batch = _route_batch(blocked_names, until)
         routed += batch
         if batch < BATCH or clock.monotonic() > until:
             break
-    if held:
+    if blocked_names:
         notifier.notify(settings.QUEUE)
     return routed
 
 
-def _route_batch(held: set[str], until: float) -> int:
+def _route_batch(blocked_names: set[str], until: float) -> int:
     """Route events without waits in one statement, the others one by one."""
     with db.atomic():
-        batch = events.pending(BATCH, leaving=held)
+        batch = events.pending(BATCH, excluding=blocked_names)
         failpoint("route.read")
         wanted = {
             name
@@ -123,16 +123,16 @@ def _route_batch(held: set[str], until: float) -> int:
         events.mark_routed(event.pk for event in batch if event.name not in wanted)
     for event in batch:
         # Events of one name are routed in order of arrival.
-        if event.name not in wanted or event.name in held:
+        if event.name not in wanted or event.name in blocked_names:
             continue
         item_errors.guarded(
             "event",
             event.pk,
-            partial(_route_one, event, held, until),
+            partial(_route_one, event, blocked_names, until),
             postpone=partial(_postpone, event),
         )
         if clock.monotonic() > until:
-            held.add(event.name)
+            blocked_names.add(event.name)
             break
     return len(batch)
 
@@ -145,7 +145,7 @@ def _postpone(event: Event, until: Any) -> None:
     events.postpone(event, until, progress.stored())
 
 
-def _route_one(event: Event, held: set[str], until: float) -> None:
+def _route_one(event: Event, blocked_names: set[str], until: float) -> None:
     failpoint("route.event", event.name)
     keys = leaf_keys({"data": payload(event, "data")})
     found = None if keys is None else {"", *keys}
@@ -171,7 +171,7 @@ def _route_one(event: Event, held: set[str], until: float) -> None:
             return
         if clock.monotonic() > until:
             break
-    held.add(event.name)
+    blocked_names.add(event.name)
 
 
 def _reason(event: Event) -> str:
@@ -193,7 +193,7 @@ def cancel_left(row: SweepError, run: Run) -> bool:
             return False
         if decided:
             finish.cancel(run, _reason(event))
-    return left_work.take(row)
+    return left_work.delete(row)
 
 
 def _page(
@@ -201,8 +201,10 @@ def _page(
 ) -> tuple[list[Wait], bool]:
     """Return the next waits, and whether there are more."""
     if progress.scanned:
-        return waits.of_ids(progress.failed), False
-    found = waits.page(event.name, keys, progress.after, progress.until, PAGE + 1)
+        return waits.existing(progress.failed), False
+    found = waits.possible_waits(
+        event.name, keys, progress.after, progress.until, PAGE + 1
+    )
     return found[:PAGE], len(found) > PAGE
 
 
@@ -258,19 +260,19 @@ def _evaluate_one(evaluation: Evaluation, event: Event, wait: Wait, run: Run) ->
         return
     act = wait_matches.action_of(wait, run, event)
     if act is not None:
-        evaluation.acts.append((wait, act))
+        evaluation.actions.append((wait, act))
 
 
 def _write(event: Event, evaluation: Evaluation, progress: Progress) -> Progress | None:
     """Apply the results of a page; return None if another router was first."""
     try:
-        return progress if _apply(event, evaluation.acts, progress) else None
+        return progress if _apply(event, evaluation.actions, progress) else None
     except Exception as error:
         if db.is_outage(error):
             raise
-        if not evaluation.acts:
+        if not evaluation.actions:
             raise
-    for wait, act in evaluation.acts:
+    for wait, act in evaluation.actions:
         _guarded(evaluation, wait, partial(_apply_one, wait, act))
     new = (pk for pk in evaluation.errors if pk not in progress.failed)
     progress = replace(progress, failed=(*progress.failed, *new)[:MAX_FAILED])
@@ -294,7 +296,7 @@ def _apply_one(wait: Wait, act: Callable[[], object]) -> None:
 
 def _apply(
     event: Event,
-    acts: Sequence[tuple[Wait, Callable[[], object]]],
+    actions: Sequence[tuple[Wait, Callable[[], object]]],
     progress: Progress,
 ) -> bool:
     with db.atomic():
@@ -305,9 +307,9 @@ def _apply(
         known = rows.values_list("routing").first()
         if known is None or known[0] != event.routing:
             return False
-        run_ids = {wait.run_id for wait, _ in acts}
-        locked = {run.pk for run in waits.lock_runs(run_ids)} if acts else set()
-        for wait, act in acts:
+        run_ids = {wait.run_id for wait, _ in actions}
+        locked = {run.pk for run in waits.lock_runs(run_ids)} if actions else set()
+        for wait, act in actions:
             if wait.run_id in locked:
                 act()
         if progress.scanned and not progress.failed:

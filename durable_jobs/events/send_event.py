@@ -176,9 +176,9 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[NewRun]:
     received = None
     found = {f.id: _start_of(one, f, max(one.ts, now), "") for f in to}
     for function, trigger in registry.listeners(one.event.name):
-        if function.id in found and not found[function.id].skipped:
+        if function.id in found and not found[function.id].skip_reason:
             continue
-        skipped = ""
+        skip_reason = ""
         if trigger.condition is not None:
             received = received or one.received()
             try:
@@ -186,13 +186,13 @@ def _starts_of(one: Incoming, to: Sequence[Function]) -> list[NewRun]:
                     continue
             except ExpressionError as error:
                 # Stored as a skipped run, so that the error is visible.
-                skipped = f"The condition of its trigger failed: {error.message}"
-        found[function.id] = _start_of(one, function, max(one.ts, now), skipped)
+                skip_reason = f"The condition of its trigger failed: {error.message}"
+        found[function.id] = _start_of(one, function, max(one.ts, now), skip_reason)
     return list(found.values())
 
 
 def _start_of(
-    one: Incoming, function: Function, due_at: datetime, skipped: str
+    one: Incoming, function: Function, due_at: datetime, skip_reason: str
 ) -> NewRun:
     kept = build_event_meta(one.event.name, one.ts, one.id, one.event.user, one.event.v)
     return NewRun(
@@ -202,6 +202,6 @@ def _start_of(
         depth=causation.depth(),
         due_at=due_at,
         event_id=one.id,
-        skipped=skipped,
+        skip_reason=skip_reason,
         subjects=one.subjects,
     )

@@ -46,7 +46,7 @@ def action_of(wait: Wait, run: Run, event: Event) -> Callable[[], object] | None
     wanted = wait.condition or {}
     if run.event_id == event.pk:
         return None  # the run does not wait for the event that started it
-    if wanted.get("ask"):
+    if wanted.get("checked_by_function"):
         # The function evaluates its callable condition itself.
         return functools.partial(_propose_to_function, wait, run, event)
     if meets(run, received(event), wanted):

@@ -38,21 +38,21 @@ ORDERING, SINGLETON, THROTTLE = "ordering", "singleton", "throttle"
 RATE_LIMIT, CONCURRENCY = "rate_limit", "concurrency"
 
 
-def value_of(expression: Expression | None, event: ReceivedEvent) -> Any:
+def evaluate_key(expression: Expression | None, event: ReceivedEvent) -> Any:
     """Return the value of a key for an event; raise ``ExpressionError``."""
     if expression is None:
         return None
-    return normal(_evaluated(expression, event))
+    return normalized(_evaluated(expression, event))
 
 
-def normal(value: Any) -> Any:
+def normalized(value: Any) -> Any:
     """Return a key in JSON types, or its digest if it is long.
 
     Raise ``ExpressionError`` for an invalid key.
     """
     try:
         value = native(value)
-        text = text_of(value)
+        text = key_text(value)
     except (UnsupportedValue, PayloadError) as error:
         msg = f"{value!r:.200} can be no key: {error}"
         raise ExpressionError(msg) from error
@@ -69,7 +69,7 @@ def _evaluated(expression: Expression, event: ReceivedEvent) -> Any:
         return expression.evaluate({"event": event.with_private_data()})
 
 
-def text_of(value: Any) -> str:
+def key_text(value: Any) -> str:
     """Return a key as canonical JSON: equal values give equal strings."""
     return serialization.canonical(value, what="a key")
 
@@ -85,7 +85,8 @@ def flow_of(function: Function, event: ReceivedEvent) -> Flow | None:
     if not function.flow_control.needs_admission:
         return None
     return {
-        place: value_of(one, event) for place, one in key_expressions(function).items()
+        name: evaluate_key(key, event)
+        for name, key in key_expressions(function).items()
     }
 
 
@@ -119,35 +120,35 @@ def missing_limits(
         return []
     held = flow or {}
     return [
-        place
-        for place in key_expressions(function)
-        if place not in held
-        and place != RATE_LIMIT  # checked by screening
-        and (starting or _of_steps(function, place))
+        declaration
+        for declaration in key_expressions(function)
+        if declaration not in held
+        and declaration != RATE_LIMIT  # checked by screening
+        and (starting or _of_steps(function, declaration))
     ]
 
 
-def _of_steps(function: Function, place: str) -> bool:
-    found = keyed_limit(function, {}, place)
+def _of_steps(function: Function, declaration: str) -> bool:
+    found = keyed_limit(function, {}, declaration)
     return found is not None and found.of_steps
 
 
-def completed(
-    function: Function, flow: Flow | None, places: Iterable[str], event: ReceivedEvent
+def with_missing_keys(
+    function: Function, flow: Flow | None, missing: Iterable[str], event: ReceivedEvent
 ) -> Flow:
     """Return the keys of a run with those of missing limits added.
 
     The run was accepted before, so a key that fails becomes null.
     """
     found, known = dict(flow or {}), key_expressions(function)
-    for place in places:
+    for declaration in missing:
         try:
-            found[place] = value_of(known[place], event)
+            found[declaration] = evaluate_key(known[declaration], event)
         except ExpressionError as error:
             logger.warning(
-                "A key of %s of %s failed: %s", place, function.id, error.message
+                "A key of %s of %s failed: %s", declaration, function.id, error.message
             )
-            found[place] = None
+            found[declaration] = None
     return found
 
 
@@ -172,21 +173,25 @@ def priority_of(function: Function, event: ReceivedEvent) -> int:
     return round(max(-MAX_PRIORITY, min(MAX_PRIORITY, value)))
 
 
-def repeat_key(function: Function, event: ReceivedEvent) -> str | None:
+def idempotency_key_of(function: Function, event: ReceivedEvent) -> str | None:
     """Return the key under which an event starts a function once in 24 hours.
 
     A null value is no key, so such events are no repeats. Raise ``ExpressionError``.
     """
-    value = value_of(function.flow_control.idempotency, event)
-    return None if value is None else f"idempotency:{digest(text_of(value))}"
+    value = evaluate_key(function.flow_control.idempotency, event)
+    return None if value is None else f"idempotency:{digest(key_text(value))}"
 
 
 @dataclass(frozen=True, slots=True)
 class KeyedLimit:
-    """A declared limit bound to a key value, with its rule."""
+    """A declared limit bound to a key value, with its rule.
+
+    ``declaration`` names the limit among those of its function, as ``Run.flow`` does:
+    ``throttle``, or ``concurrency:0`` for the first of several.
+    """
 
     control: str
-    place: str
+    declaration: str
     function: Function
     key: Any
     text: str
@@ -199,7 +204,7 @@ class KeyedLimit:
         if self.shared and isinstance(self.rule, Concurrency):
             return digest(self.control, self.rule.of, "account", self.text)
         key = None if self.rule is None else self.rule.key
-        source = key if isinstance(key, str) else self.place
+        source = key if isinstance(key, str) else self.declaration
         of = "" if not isinstance(self.rule, Concurrency) else self.rule.of
         return digest(self.control, of, self.function.id, source, self.text)
 
@@ -210,7 +215,7 @@ class KeyedLimit:
         return None if rule is None or isinstance(rule, Singleton) else rule.limit
 
     @property
-    def held(self) -> bool:
+    def acquired_in_screening(self) -> bool:
         """Return whether screening may have acquired the run's slot here already."""
         return isinstance(self.rule, Singleton)
 
@@ -219,7 +224,7 @@ class KeyedLimit:
         """Return whether a slot here is released whenever the run rests."""
         return isinstance(self.rule, Concurrency) and self.rule.of == "steps"
 
-    def limit_row(self) -> Limit:
+    def build_row(self) -> Limit:
         """Return the limit's row, not saved."""
         return Limit(
             name=self.name,
@@ -231,12 +236,12 @@ class KeyedLimit:
         )
 
 
-def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None:
+def keyed_limit(function: Function, flow: Flow, declaration: str) -> KeyedLimit | None:
     """Return one limit of a run, or None if it is not declared any more."""
-    controls, control = function.flow_control, place.partition(":")[0]
+    controls, control = function.flow_control, declaration.partition(":")[0]
     rule: Rule = None
     if control == CONCURRENCY:
-        index = int(place.partition(":")[2])
+        index = int(declaration.partition(":")[2])
         if index >= len(controls.concurrency):
             return None
         rule = controls.concurrency[index]
@@ -247,9 +252,9 @@ def keyed_limit(function: Function, flow: Flow, place: str) -> KeyedLimit | None
         rule = getattr(controls, control)
         if rule is None:
             return None
-    key = flow.get(place)
+    key = flow.get(declaration)
     shared = isinstance(rule, Concurrency) and rule.scope == "account"
-    return KeyedLimit(control, place, function, key, text_of(key), rule, shared)
+    return KeyedLimit(control, declaration, function, key, key_text(key), rule, shared)
 
 
 def keyed_limits(function: Function, flow: Flow, *, starting: bool) -> list[KeyedLimit]:
@@ -260,24 +265,24 @@ def keyed_limits(function: Function, flow: Flow, *, starting: bool) -> list[Keye
 def _keyed_limits(
     function: Function, flow: Flow, starting: bool
 ) -> Iterator[KeyedLimit]:
-    for place in flow:
-        found = keyed_limit(function, flow, place)
+    for declaration in flow:
+        found = keyed_limit(function, flow, declaration)
         if found is None or found.control == RATE_LIMIT:
             continue  # checked by screening
         if starting or found.of_steps:
             yield found
 
 
-def undeclared(function: Function, flow: Flow, *, starting: bool) -> bool:
+def has_undeclared_limit(function: Function, flow: Flow, *, starting: bool) -> bool:
     """Return whether a run has a limit that this process does not declare."""
     return any(
-        keyed_limit(function, flow, place) is None
-        for place in flow
-        if starting or place.startswith(CONCURRENCY)
+        keyed_limit(function, flow, declaration) is None
+        for declaration in flow
+        if starting or declaration.startswith(CONCURRENCY)
     )
 
 
-def backlog_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
+def build_backlog(run: Run, *, starting: bool, moment: datetime) -> Backlog:
     """Return the row of the backlog that a run belongs to, not saved."""
     flow = run.flow or {}
     if starting and ORDERING in flow:
@@ -285,11 +290,11 @@ def backlog_of(run: Run, *, starting: bool, moment: datetime) -> Backlog:
         keys = {ORDERING: flow[ORDERING]}
     else:
         keys = {
-            place: key
-            for place, key in sorted(flow.items())
-            if starting or place.startswith(CONCURRENCY)
+            declaration: key
+            for declaration, key in sorted(flow.items())
+            if starting or declaration.startswith(CONCURRENCY)
         }
-    name = digest(run.function, run.queue, starting, text_of(keys))
+    name = digest(run.function, run.queue, starting, key_text(keys))
     return Backlog(
         name=name,
         function=run.function,

@@ -25,9 +25,9 @@ from durable_jobs.store.connection_state import restored
 logger = logging.getLogger("durable_jobs")
 
 #: How long the value of a callable is cached.
-REMEMBERED = timedelta(seconds=10)
+CACHED_FOR = timedelta(seconds=10)
 #: How many values a process caches.
-MOST = 10_000
+MAX_CACHED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def cached_limit(keyed_limit: KeyedLimit, limit_row: Limit) -> LimitValue | None
         return LimitValue(limit_row.override, clock.now())
     if not callable(declared):
         return LimitValue(declared, clock.now())
-    found = _cached.get(_place(keyed_limit))
-    if found is None or not found.at <= clock.now() < found.at + REMEMBERED:
+    found = _cached.get(_cache_key(keyed_limit))
+    if found is None or not found.at <= clock.now() < found.at + CACHED_FOR:
         return None
     return found
 
@@ -64,8 +64,8 @@ def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
     but a whole number of 0 or more, the last value stays. Without a last value, nothing
     starts.
     """
-    place = _place(keyed_limit)
-    before = _cached.get(place)
+    cache_key = _cache_key(keyed_limit)
+    before = _cached.get(cache_key)
     last = before.limit if before is not None else None
     try:
         value = LimitValue(_checked(keyed_limit), clock.now())
@@ -77,15 +77,15 @@ def evaluate(keyed_limit: KeyedLimit) -> tuple[LimitValue, bool]:
         value = LimitValue(last, clock.now(), message)
         logger.warning(
             "The limit of %s of %s for key %s is not known, and %s: %s",
-            keyed_limit.place,
+            keyed_limit.declaration,
             keyed_limit.function.id,
             keyed_limit.text,
             "nothing starts" if last is None else f"stays {last}",
             message,
         )
-    if len(_cached) >= MOST:
+    if len(_cached) >= MAX_CACHED:
         _cached.clear()
-    _cached[place] = value
+    _cached[cache_key] = value
     grown = value.limit is not None and value.limit > (last or 0)
     return value, grown
 
@@ -106,9 +106,9 @@ def _checked(keyed_limit: KeyedLimit) -> int:
 
 def _called(keyed_limit: KeyedLimit, limit: Callable[[Any], int]) -> int:
     """Call a limit; raise if it leaves a transaction open."""
-    with restored(f"The limit {keyed_limit.place} of {keyed_limit.function.id}"):
+    with restored(f"The limit {keyed_limit.declaration} of {keyed_limit.function.id}"):
         return limit(keyed_limit.key)
 
 
-def _place(keyed_limit: KeyedLimit) -> tuple[str, str, str]:
-    return keyed_limit.function.id, keyed_limit.place, keyed_limit.text
+def _cache_key(keyed_limit: KeyedLimit) -> tuple[str, str, str]:
+    return keyed_limit.function.id, keyed_limit.declaration, keyed_limit.text

@@ -22,14 +22,14 @@ MAX_QUEUES = 10
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """All current pauses: of functions, of keys by function, of queues."""
+    """All pauses: of functions, of keys by function, of queues."""
 
     functions: dict[str, Pause] = field(default_factory=dict)
     queues: set[str] = field(default_factory=set)
     keys: dict[str, dict[str, Pause]] = field(default_factory=dict)
 
 
-def current() -> Pauses:
+def load() -> Pauses:
     """Return all pauses."""
     found = Pauses()
     for row in db.rows(Pause).all():
@@ -51,7 +51,7 @@ def _over(pauses: Pauses, function: str, values: Iterable[Any]) -> Iterator[Paus
     if function in pauses.functions:
         yield pauses.functions[function]
     if paused := pauses.keys.get(function):
-        texts = (keys.text_of(value) for value in values)
+        texts = (keys.key_text(value) for value in values)
         yield from (paused[text] for text in texts if text in paused)
 
 
@@ -99,9 +99,9 @@ def resume(kind: str, name: str, key: str = "") -> bool:
     if not rows._raw_delete(db.alias()):
         return False
     if kind == Pause.FUNCTION:
-        shelves = db.rows(Backlog).filter(function=name, keys={})
+        paused_backlogs = db.rows(Backlog).filter(function=name, keys={})
         left = RESTORED
-        for backlog in shelves[:MAX_QUEUES]:
+        for backlog in paused_backlogs[:MAX_QUEUES]:
             left -= backlogs.restore_paused(backlog, left)
     return True
 
@@ -112,7 +112,7 @@ def restart_backlogs(backlog_rows: QuerySet[Backlog]) -> int:
     Up to ``RESTORED`` kept runs become claimable. A backlog with more of them stays
     inactive.
     """
-    pauses, count, left = current(), 0, RESTORED
+    pauses, count, left = load(), 0, RESTORED
     for backlog in backlog_rows.filter(active=False, blocked_on__isnull=True):
         if pause_of(pauses, backlog.function, backlog.keys.values()) is None:
             count += 1
@@ -151,7 +151,7 @@ def _paused_backlog(function: str, queue: str) -> Backlog:
 
     Admissions do not use it, so it may be created without the lock.
     """
-    name = keys.digest(function, queue, "shelf")
+    name = keys.digest(function, queue, "paused_backlog")
     row = Backlog(
         name=name,
         function=function,

@@ -25,7 +25,7 @@ from durable_jobs.store import backlogs, db
 from durable_jobs.store import limits as limit_rows
 
 #: Delay of a backlog whose limit's callable never returned a valid value.
-EVALUATE_INTERVAL = limits.REMEMBERED
+EVALUATE_INTERVAL = limits.CACHED_FOR
 #: Delay of a backlog whose first run is locked.
 LOCKED_DELAY = timedelta(milliseconds=100)
 #: How long a strictly ordered backlog waits at most: after that, another run with
@@ -52,7 +52,7 @@ class Promotion:
     #: Blocked backlogs. Room only shrinks in a promotion, so they stay blocked.
     blocked: set[int] = field(default_factory=set)
     #: Backlogs that this process leaves to others.
-    left: set[int] = field(default_factory=set)
+    left_to_others: set[int] = field(default_factory=set)
     #: The errors of single backlogs.
     failed: dict[int, Exception] = field(default_factory=dict)
     more: bool = False
@@ -63,7 +63,7 @@ def promote(queue: str, wanted: int, pauses: Pauses) -> Promotion:
     done, functions = Promotion(), registry.ids()
     for _ in range(MAX_PROMOTION_ROUNDS):
         count = min(max(MIN_BACKLOGS, wanted - done.count), MAX_BACKLOGS)
-        chosen = backlogs.active(queue, functions, count, leaving=done.left)
+        chosen = backlogs.active(queue, functions, count, excluding=done.left_to_others)
         if not chosen:
             return done
         before = done.count
@@ -99,9 +99,9 @@ class _Round:
         self._visits = [self._guarded_visit(backlog) for backlog in chosen]
         every = [one for visit in self._visits for one in visit.keyed_limits]
         self._limits = (
-            limit_rows.ensure(one.limit_row() for one in every) if every else {}
+            limit_rows.ensure(one.build_row() for one in every) if every else {}
         )
-        self._taken = limit_rows.count_held(
+        self._held_counts = limit_rows.count_held(
             limit_row.pk for limit_row in self._limits.values()
         )
         self._tats: dict[int, datetime] = {}
@@ -162,7 +162,7 @@ class _Round:
 
         After ``DEPLOY``, the limit counts as removed from the code.
         """
-        if not keys.undeclared(function, flow, starting=backlog.for_new_runs):
+        if not keys.has_undeclared_limit(function, flow, starting=backlog.for_new_runs):
             return False
         first = backlogs.waiting(backlog.pk).first()
         if first is None or first.due_at < self._now - DEPLOY:
@@ -184,11 +184,16 @@ class _Round:
         """Close a backlog at a full limit; return whether it was closed."""
         for keyed_limit in visit.keyed_limits:
             limit_row = self._limits[keyed_limit.name]
-            answer = limits.cached_limit(keyed_limit, limit_row)
+            value = limits.cached_limit(keyed_limit, limit_row)
             throttled = isinstance(keyed_limit.rule, Throttle)
-            if answer is None or answer.limit is None or throttled or keyed_limit.held:
+            if (
+                value is None
+                or value.limit is None
+                or throttled
+                or keyed_limit.acquired_in_screening
+            ):
                 continue
-            if answer.limit <= self._taken[limit_row.pk]:
+            if value.limit <= self._held_counts[limit_row.pk]:
                 visit.backlog.active, visit.backlog.blocked_on = False, limit_row
                 self._close(visit)
                 return True
@@ -196,7 +201,9 @@ class _Round:
 
     def serve(self, done: Promotion) -> None:
         """Serve the backlogs until enough runs are promoted or none can continue."""
-        done.left |= {visit.backlog.pk for visit in self._visits if not visit.open}
+        done.left_to_others |= {
+            visit.backlog.pk for visit in self._visits if not visit.open
+        }
         self._read(self._wanted)
         self._held = self._arrival_slots()
         left = self._wanted
@@ -213,7 +220,7 @@ class _Round:
             self._limits[keyed_limit.name].pk
             for visit in self._visits
             for keyed_limit in visit.keyed_limits
-            if keyed_limit.held
+            if keyed_limit.acquired_in_screening
         ]
         runs = [run.pk for visit in self._visits for run in visit.waiting]
         return limit_rows.held_by(single, runs) if single and runs else set()
@@ -247,7 +254,7 @@ class _Round:
             limit_row = self._limits[keyed_limit.name]
             # Functions may declare different values for a shared limit.
             if keyed_limit.shared or _has_slots(
-                keyed_limit, limit_row, self._taken[limit_row.pk]
+                keyed_limit, limit_row, self._held_counts[limit_row.pk]
             ):
                 self._spare[limit_row.pk] = limit_row
 
@@ -263,18 +270,18 @@ class _Round:
 
         ``starts`` receives the arrival times of throttles after the run.
         """
-        answer = limits.cached_limit(keyed_limit, limit_row)
-        if answer is None:
+        value = limits.cached_limit(keyed_limit, limit_row)
+        if value is None:
             done.unknown.append(keyed_limit)
             return False
-        if answer.limit is None:
+        if value.limit is None:
             visit.backlog.eligible_at = self._now + EVALUATE_INTERVAL
-            done.left.add(visit.backlog.pk)
+            done.left_to_others.add(visit.backlog.pk)
             return False
-        if isinstance(keyed_limit.rule, Throttle) and answer.limit:
-            rate = (keyed_limit.rule.interval(answer.limit), keyed_limit.rule.burst)
+        if isinstance(keyed_limit.rule, Throttle) and value.limit:
+            rate = (keyed_limit.rule.interval(value.limit), keyed_limit.rule.burst)
             before = self._tats.get(limit_row.pk, limit_row.tat)
-            tat = rates.limited_tat(before, self._now, *rate)
+            tat = rates.capped_tat(before, self._now, *rate)
             if tat is not None and tat != before:
                 self._tats[limit_row.pk] = tat
             start, after = rates.conform(tat, self._now, *rate)
@@ -286,7 +293,7 @@ class _Round:
                 return False
             starts[limit_row.pk] = after
             return True
-        if answer.limit <= self._taken[limit_row.pk] or isinstance(
+        if value.limit <= self._held_counts[limit_row.pk] or isinstance(
             keyed_limit.rule, Throttle
         ):
             visit.backlog.active, visit.backlog.blocked_on = False, limit_row
@@ -302,7 +309,7 @@ class _Round:
             limit_row = self._limits[keyed_limit.name]
             if limit_row.pk in starts or (limit_row.pk, run.pk) in self._held:
                 continue
-            self._taken[limit_row.pk] += 1
+            self._held_counts[limit_row.pk] += 1
             self._slots.append(
                 Slot(
                     limit_id=limit_row.pk,
@@ -334,7 +341,7 @@ class _Round:
             if pk not in waited:
                 continue
             if limit_row.function:
-                backlogs.unblock(pk, 1, leaving=done.blocked)
+                backlogs.unblock(pk, 1, excluding=done.blocked)
             else:
                 self._restart_sharing(limit_row, done.blocked)
 
@@ -345,36 +352,38 @@ class _Round:
         would block again, and restart others in turn.
         """
         for backlog in backlogs.blocked_on(
-            limit_row.pk, registry.sharing_limits(), leaving=blocked
+            limit_row.pk, registry.sharing_limits(), excluding=blocked
         ):
             function = registry.get(backlog.function)
             needed = keys.keyed_limits(
                 function, backlog.keys, starting=backlog.for_new_runs
             )
             here = next((one for one in needed if one.name == limit_row.name), None)
-            if here is None or _has_slots(here, limit_row, self._taken[limit_row.pk]):
+            if here is None or _has_slots(
+                here, limit_row, self._held_counts[limit_row.pk]
+            ):
                 backlogs.activate(db.rows(Backlog).filter(pk=backlog.pk))
                 return
 
 
 def _has_slots(keyed_limit: KeyedLimit, limit_row: Limit, taken: int) -> bool:
-    answer = limits.cached_limit(keyed_limit, limit_row)
-    return answer is not None and (answer.limit or 0) > taken
+    value = limits.cached_limit(keyed_limit, limit_row)
+    return value is not None and (value.limit or 0) > taken
 
 
 def extra_slots(
     run: Run, keyed_limits: Sequence[KeyedLimit], wanted: int
 ) -> list[Slot]:
     """Return slots for parallel steps of a run that has one slot already."""
-    known = limit_rows.ensure(keyed_limit.limit_row() for keyed_limit in keyed_limits)
+    known = limit_rows.ensure(keyed_limit.build_row() for keyed_limit in keyed_limits)
     taken = limit_rows.count_held(limit_row.pk for limit_row in known.values())
     room = wanted
     for keyed_limit in keyed_limits:
         limit_row = known[keyed_limit.name]
-        answer = limits.cached_limit(keyed_limit, limit_row)
-        if answer is None or answer.limit is None or limit_row.backlogs.exists():
+        value = limits.cached_limit(keyed_limit, limit_row)
+        if value is None or value.limit is None or limit_row.backlogs.exists():
             return []
-        room = min(room, answer.limit - taken[limit_row.pk])
+        room = min(room, value.limit - taken[limit_row.pk])
     now = clock.now()
     return [
         Slot(limit=known[keyed_limit.name], run_id=run.pk, steps=True, since=now)

@@ -22,7 +22,7 @@ def conform(
     return start, expected + interval
 
 
-def limited_tat(
+def capped_tat(
     tat: datetime | None, now: datetime, interval: timedelta, burst: int
 ) -> datetime | None:
     """Return ``tat``, limited to what the current rate allows.
@@ -43,9 +43,9 @@ def room_in_window(
     """
     if limit < 1:
         return at + per
-    place = bisect_right(starts, at)
-    merged = [*starts[:place], at, *starts[place:]]
-    for first in range(max(0, place - limit), place + 1):
+    position = bisect_right(starts, at)
+    merged = [*starts[:position], at, *starts[position:]]
+    for first in range(max(0, position - limit), position + 1):
         last = first + limit
         if last < len(merged) and merged[last] - merged[first] < per:
             return max(starts[-limit] + per, at)

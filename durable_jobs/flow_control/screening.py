@@ -48,7 +48,7 @@ class Screening:
     """The result of screening."""
 
     #: Why a run does not start.
-    skipped: dict[uuid.UUID, str] = field(default_factory=dict)
+    skip_reasons: dict[uuid.UUID, str] = field(default_factory=dict)
     #: Runs that a newer run replaces, with the newer run. The newer run is accepted
     #: after they have ended.
     replaced: dict[uuid.UUID, uuid.UUID] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def _behind_hidden(known: QuerySet[Run], rows: Sequence[Run]) -> set[uuid.UUID]:
 
 
 def _order_of(run: Run) -> tuple[str, str]:
-    return run.function, keys.text_of((run.flow or {})[keys.ORDERING])
+    return run.function, keys.key_text((run.flow or {})[keys.ORDERING])
 
 
 def _enter(entering: Sequence[Run], done: Screening) -> None:
@@ -107,7 +107,7 @@ def _enter(entering: Sequence[Run], done: Screening) -> None:
     for run in entering:
         starting = run.backlog != AdmissionState.RESUMED
         try:
-            wanted[run.pk] = keys.backlog_of(run, starting=starting, moment=now)
+            wanted[run.pk] = keys.build_backlog(run, starting=starting, moment=now)
         except Exception as error:  # noqa: BLE001  # the caller logs and postpones it
             done.failed[run.pk] = error
             continue
@@ -139,9 +139,9 @@ class _Screener:
         self._limits: dict[str, Limit] = {}
         self._starts: dict[int, _Starts] = {}
         self._hits: list[RateLimitHit] = []
-        self._singles: dict[int, list[Slot]] = {}
-        self._taken: dict[int, Slot] = {}
-        self._coming: dict[int, Run] = {}
+        self._singleton_slots: dict[int, list[Slot]] = {}
+        self._acquired: dict[int, Slot] = {}
+        self._newest: dict[int, Run] = {}
 
     def accepts(self, run: Run, pauses: Pauses) -> bool:
         """Return whether a run may enter its backlog; keep an error that it raises."""
@@ -167,15 +167,15 @@ class _Screener:
             and run.started_at is None
             and run.parent_relation != runs.BATCH
         ):
-            found = self._limited(run, function)
+            found = self._check_rate_limit(run, function)
             if found is _LATER:
                 return False
             reason = found if isinstance(found, str) else None
-        reason = reason or self._single(run, function)
+        reason = reason or self._check_singleton(run, function)
         if reason is _LATER:
             return False
         if reason is not None:
-            self._done.skipped[run.pk] = reason
+            self._done.skip_reasons[run.pk] = reason
             return False
         if isinstance(
             found, RateLimitHit
@@ -187,14 +187,16 @@ class _Screener:
     def write(self) -> None:
         """Write the accepted starts and acquired slots."""
         limit_rows.record_hits(self._hits)
-        limit_rows.acquire(list(self._taken.values()))
+        limit_rows.acquire(list(self._acquired.values()))
 
     def _limit(self, keyed_limit: KeyedLimit) -> Limit:
         if keyed_limit.name not in self._limits:
-            self._limits |= limit_rows.ensure([keyed_limit.limit_row()])
+            self._limits |= limit_rows.ensure([keyed_limit.build_row()])
         return self._limits[keyed_limit.name]
 
-    def _limited(self, run: Run, function: Function) -> RateLimitHit | str | None:
+    def _check_rate_limit(
+        self, run: Run, function: Function
+    ) -> RateLimitHit | str | None:
         """Return the rate limit's hit for a run, or the reason to skip it.
 
         Return ``_LATER`` while the limit is unknown.
@@ -203,20 +205,20 @@ class _Screener:
         if keyed_limit is None or not isinstance(keyed_limit.rule, RateLimit):
             return None
         limit_row, per = self._limit(keyed_limit), keyed_limit.rule.period
-        answer = limits.cached_limit(keyed_limit, limit_row)
-        if answer is None:
+        value = limits.cached_limit(keyed_limit, limit_row)
+        if value is None:
             self._done.unknown.append(keyed_limit)
             return _LATER
-        if answer.limit is None:
-            return f"rate limit: the limit is not known: {answer.error}"
+        if value.limit is None:
+            return f"rate limit: the limit is not known: {value.error}"
         at = max(run.due_at, run.queued_at)
-        starts = self._around(limit_row, at, per)
-        free_at = rates.room_in_window(starts.times, at, answer.limit, per)
+        starts = self._starts_near(limit_row, at, per)
+        free_at = rates.room_in_window(starts.times, at, value.limit, per)
         if free_at is not None:
-            return _limit_reached(answer.limit, per, keyed_limit, free_at)
+            return _limit_reached(value.limit, per, keyed_limit, free_at)
         return RateLimitHit(limit_id=limit_row.pk, at=at, expires_at=at + per)
 
-    def _around(self, limit_row: Limit, at: datetime, per: timedelta) -> _Starts:
+    def _starts_near(self, limit_row: Limit, at: datetime, per: timedelta) -> _Starts:
         """Return the starts that share a window with one at ``at``, and some more."""
         found = self._starts.get(limit_row.pk)
         if found is None or not found.since <= at - per <= at + per <= found.until:
@@ -228,7 +230,7 @@ class _Screener:
             self._starts[limit_row.pk] = found
         return found
 
-    def _single(self, run: Run, function: Function) -> str | None:
+    def _check_singleton(self, run: Run, function: Function) -> str | None:
         """Return the reason why a singleton skips a run; else acquire its slot.
 
         Return ``_LATER`` while the runs that it replaces have not ended.
@@ -250,15 +252,15 @@ class _Screener:
             return f"singleton: run {live[-1].run_id} is live{named}."
         if live:
             # Of several new runs, the last one counts.
-            if limit_row.pk in self._coming:
-                self._done.replaced[self._coming[limit_row.pk].pk] = run.pk
-            self._coming[limit_row.pk] = run
+            if limit_row.pk in self._newest:
+                self._done.replaced[self._newest[limit_row.pk].pk] = run.pk
+            self._newest[limit_row.pk] = run
             for slot in live:
                 self._done.replaced[slot.run_id] = run.pk
             return _LATER
         slot = Slot(limit_id=limit_row.pk, run_id=run.pk, since=clock.now())
-        self._singles[limit_row.pk] = [slot]
-        self._taken[limit_row.pk] = slot
+        self._singleton_slots[limit_row.pk] = [slot]
+        self._acquired[limit_row.pk] = slot
         return None
 
     def _live(self, limit_row: Limit, run: Run, *, ended: bool) -> list[Slot]:
@@ -267,13 +269,16 @@ class _Screener:
         With ``ended``, include runs that were live when this run arrived and are not
         collected yet.
         """
-        if limit_row.pk not in self._singles:
+        if limit_row.pk not in self._singleton_slots:
             held = list(limit_rows.holders(limit_row.pk))
-            self._singles[limit_row.pk] = [*limit_rows.released([limit_row.pk]), *held]
+            self._singleton_slots[limit_row.pk] = [
+                *limit_rows.released_slots([limit_row.pk]),
+                *held,
+            ]
         came = max(run.due_at, run.queued_at)
         return [
             slot
-            for slot in self._singles[limit_row.pk]
+            for slot in self._singleton_slots[limit_row.pk]
             if slot.run_id != run.pk
             and (slot.released_at is None or (ended and slot.released_at > came))
         ]

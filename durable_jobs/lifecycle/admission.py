@@ -42,28 +42,28 @@ LONGEST = 1.0
 unfinished: set[str] = set()
 
 
-def questions(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
+def work_queries(now: datetime, known: Iterable[str]) -> dict[str, Exists]:
     """Return the queries that show whether an admission has work.
 
     ``known``: the functions that are declared in this process.
     """
     fresh, due = window_rows.unassigned(now), window_rows.due(now)
     return {
-        "arrived": Exists(backlogs.awaiting_admission(known, now).order_by()),
-        "gathered": Exists(fresh.filter(function__in=known).order_by()),
-        "windows": Exists(due.filter(function__in=known).order_by()),
-        "turns": Exists(backlogs.eligible(known, now)),
-        "released": Exists(db.rows(Slot).filter(limit_rows.any_released())),
+        "new_runs": Exists(backlogs.awaiting_admission(known, now).order_by()),
+        "unassigned_events": Exists(fresh.filter(function__in=known).order_by()),
+        "due_windows": Exists(due.filter(function__in=known).order_by()),
+        "eligible_backlogs": Exists(backlogs.eligible(known, now)),
+        "released_slots": Exists(db.rows(Slot).filter(limit_rows.is_released())),
     }
 
 
-_probe = exists_probe.Probe(questions)
+_probe = exists_probe.Probe(work_queries)
 
 
-def needed() -> set[str]:
+def pending_work() -> set[str]:
     """Return the kinds of work that an admission has."""
-    answers = _probe.evaluate([clock.now()], tuple(registry.ids()))
-    return {name for name, there in answers.items() if there}
+    results = _probe.evaluate([clock.now()], tuple(registry.ids()))
+    return {name for name, there in results.items() if there}
 
 
 def admit(queue: str | None = None, wanted: int = 0) -> int:
@@ -76,24 +76,32 @@ def admit(queue: str | None = None, wanted: int = 0) -> int:
     if queue is not None and wanted:
         # Promoted runs that are not claimed yet count.
         wanted -= backlogs.promoted_in(queue)[:wanted].count()
-    work = needed()
+    work = pending_work()
     return run_rounds(queue, wanted, work) if work else 0
 
 
 #: All kinds of work of an admission.
-EVERYTHING = frozenset({"arrived", "gathered", "windows", "turns", "released"})
+ALL_WORK = frozenset(
+    {
+        "new_runs",
+        "unassigned_events",
+        "due_windows",
+        "eligible_backlogs",
+        "released_slots",
+    }
+)
 
 
 def run_rounds(
-    queue: str | None = None, wanted: int = 0, work: Set[str] = EVERYTHING
+    queue: str | None = None, wanted: int = 0, work: Set[str] = ALL_WORK
 ) -> int:
     """Run rounds of admission until there is no more work; return the promoted runs."""
     promoted = 0
     for _ in range(MAX_ADMISSION_ROUNDS):
-        if work & {"gathered", "windows"}:
+        if work & {"unassigned_events", "due_windows"}:
             _fill_windows()
         done = _round(queue, wanted - promoted, work)
-        work = EVERYTHING
+        work = ALL_WORK
         promoted += done.promoted
         if not done.again or 0 < wanted <= promoted:
             break
@@ -160,7 +168,7 @@ def _add_missing_limits(
     )
     if missing:
         event = run_event.event_of(run)
-        unlimited[run.pk] = keys.completed(function, run.flow, missing, event)
+        unlimited[run.pk] = keys.with_missing_keys(function, run.flow, missing, event)
 
 
 def _postpone(run: Run, postponed: set[uuid.UUID], until: datetime) -> None:
@@ -225,7 +233,7 @@ def _set_aside_batch(pause: Pause) -> int:
             if chosen
             else pause_state.set_aside_paused(held.name, PAUSED_BATCH, before=before)
         )
-    reason = pause_state.skips(pause_state.current(), held.name, (), clock.now())
+    reason = pause_state.skips(pause_state.load(), held.name, (), clock.now())
     _skip(dict.fromkeys(chosen, reason) if reason is not None else {})
     return moved + (len(chosen) if reason is not None else 0)
 
@@ -287,14 +295,14 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _AdmissionRound:
     promotion_result = promotion.Promotion()
     with limit_rows.locked():
         failpoint("admit.begin", queue_name)
-        pauses = pause_state.current()
-        arrived = Screening()
-        if work & {"gathered", "windows", "arrived"}:
-            arrived = screening.screen_new_runs(pauses)
-        done.more = arrived.more
-        done.unknown += arrived.unknown
-        if "released" in work:
-            for limit_row, count in sorted(limit_rows.collect().items()):
+        pauses = pause_state.load()
+        screened = Screening()
+        if work & {"unassigned_events", "due_windows", "new_runs"}:
+            screened = screening.screen_new_runs(pauses)
+        done.more = screened.more
+        done.unknown += screened.unknown
+        if "released_slots" in work:
+            for limit_row, count in sorted(limit_rows.delete_released_slots().items()):
                 backlogs.unblock(limit_row, count)
         if queue is not None and wanted > 0 and queue not in pauses.queues:
             promotion_result = promotion.promote(queue, wanted, pauses)
@@ -306,22 +314,22 @@ def _round(queue: str | None, wanted: int, work: Set[str]) -> _AdmissionRound:
     failpoint("admit.committed", queue_name)
     # In separate transactions: ending a run may lock others. After a crash here, the
     # next round screens the skipped runs again.
-    _record_errors(arrived, promotion_result)
-    _skip(arrived.skipped)
-    _replace(arrived.replaced)
+    _record_errors(screened, promotion_result)
+    _skip(screened.skip_reasons)
+    _replace(screened.replaced)
     failpoint("admit.done", queue_name)
     for name in sorted(others):
         notifier.notify(name)
     if queue is not None and done.due_at is not None:
         notifier.notify_at(done.due_at, queue)
     evaluated = _evaluate_limits(done.unknown)
-    done.again = evaluated or done.more or bool(arrived.replaced)
+    done.again = evaluated or done.more or bool(screened.replaced)
     return done
 
 
-def _record_errors(arrived: Screening, promotion_result: promotion.Promotion) -> None:
+def _record_errors(screened: Screening, promotion_result: promotion.Promotion) -> None:
     """Record the errors of single runs and backlogs, and postpone these."""
-    for run_id, error in arrived.failed.items():
+    for run_id, error in screened.failed.items():
         item_errors.record_failure(
             "run",
             run_id,

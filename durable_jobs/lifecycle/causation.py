@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durable_jobs.conf import settings
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.exceptions import LimitExceeded
 from durable_jobs.models import Run
 
@@ -23,7 +23,7 @@ LINKS = 6
 
 def running_run() -> Run | None:
     """Return the run whose code is executing."""
-    found = current.run.get()
+    found = execution.current_run.get()
     return found if isinstance(found, Run) else None
 
 

@@ -24,17 +24,17 @@ from durable_jobs.lifecycle.run_event import event_from_meta, lenient_event_of
 from durable_jobs.lifecycle.start import NewRun, start
 from durable_jobs.models import BufferedEvent, EventWindow, Run
 from durable_jobs.serialization.stored import EncodedJSON, decode_lenient
-from durable_jobs.store import db, event_windows, item_errors, run_actions
+from durable_jobs.store import db, event_windows, item_errors, run_changes
 
 BATCH = 1000
 WINDOWS_AT_ONCE = 100
 #: Key in ``Run.event_meta``: the number of events of the batch.
-COUNT = "gathered"
+COUNT = "buffered"
 #: Key in an event's meta: the model instances that it is about.
 SUBJECTS = "subjects"
 
 
-def row(made: NewRun, key: Any) -> BufferedEvent:
+def build_row(made: NewRun, key: Any) -> BufferedEvent:
     """Return the buffered event of a start."""
     return BufferedEvent(
         function=made.function.id,
@@ -115,14 +115,14 @@ def _full(rule: Debounce, window: EventWindow) -> bool:
 
 
 def _name(event_row: BufferedEvent) -> str:
-    return keys.digest(event_row.function, keys.text_of(event_row.key))
+    return keys.digest(event_row.function, keys.key_text(event_row.key))
 
 
 def _new_window(event_row: BufferedEvent, name: str) -> EventWindow:
     return EventWindow(
         name=name,
         function=event_row.function,
-        key=keys.text_of(event_row.key)[:300],
+        key=keys.key_text(event_row.key)[:300],
         opened_at=event_row.due_at,
         due_at=event_row.due_at,
     )
@@ -251,7 +251,7 @@ def events_of(run: Run) -> list[BufferedEvent]:
         function=run.function,
         event_id=event.id,
         event_meta={"id": event.id, "name": event.name, **(run.event_meta or {})},
-        data=EncodedJSON(run_actions.stored_data(run.pk)),
+        data=EncodedJSON(run_changes.stored_data(run.pk)),
         ts=event.ts,
         due_at=run.due_at,
     )

@@ -30,35 +30,36 @@ def finish(
     end: End,
     lease: Lease | None = None,
     *,
-    plain: bool = False,
-    along: Callable[[], None] | None = None,
-    handled: bool = True,
+    standalone: bool = False,
+    in_transaction: Callable[[], None] | None = None,
+    start_handler: bool = True,
 ) -> bool:
-    """End a run; return whether this call did. ``plain``: no other rows refer to it.
+    """End a run; return whether this call did.
 
-    ``along`` is called in the same transaction. Without ``handled``, no handler starts.
+    ``standalone``: no other rows refer to the run. ``in_transaction`` is called in the
+    same transaction. Without ``start_handler``, no handler starts.
     """
     function = registry.find(run.function)
     simple = function is not None and _handler(function, end.status) is None
     failpoint("finish.begin", run.function)
-    simple = simple and lease is not None and not run.parent_id and not along
+    simple = simple and lease is not None and not run.parent_id and not in_transaction
     if simple and lease is not None:
-        finish_run = runs.finish_simple if plain else runs.finish_with_waits
-        done = finish_run(lease, end, holds_slots=run.flow is not None)
+        finish_run = runs.finish_simple if standalone else runs.finish_with_waits
+        done = finish_run(lease, end, release_slots=run.flow is not None)
         if done:
             failpoint("finish.committed", run.function)
             announce_end(run, end)
             return True
         # The run has children or awaiting runs, or the lease is lost.
 
-    def after(ended: Run, run_end: End) -> list[Run]:
-        if ended.pk == run.pk and along is not None:
-            along()
+    def make_handlers(ended: Run, run_end: End) -> list[Run]:
+        if ended.pk == run.pk and in_transaction is not None:
+            in_transaction()
         return announce_end_and_build_handler(
-            ended, run_end, handled=handled or ended.pk != run.pk
+            ended, run_end, start_handler=start_handler or ended.pk != run.pk
         )
 
-    done = runs.finish(run, lease, end, after)
+    done = runs.finish(run, end, lease, make_handlers)
     if done:
         failpoint("finish.committed", run.function)
         _notify_parent(run)
@@ -66,24 +67,24 @@ def finish(
 
 
 def announce_end_and_build_handler(
-    run: Run, end: End, *, handled: bool = True
+    run: Run, end: End, *, start_handler: bool = True
 ) -> list[Run]:
     """Announce the end of a run; return the run of its handler, if it has one.
 
-    Without ``handled``, no handler starts.
+    Without ``start_handler``, no handler starts.
     """
     announce_end(run, end)
     if run.awaited:
         for queue in awaited_runs.queues(run.pk):
             notifier.notify(queue)
-    if not handled:
+    if not start_handler:
         return []
     function = registry.find(run.function)
     if function is None:  # only a process with the function's code knows its handlers
         left_work.leave_handler(run)
         return []
     handler = _handler(function, end.status)
-    return [] if handler is None else _start(handler, run, end)
+    return [] if handler is None else _build_handler(handler, run, end)
 
 
 def start_left_handler(row: SweepError, run: Run) -> bool:
@@ -96,13 +97,13 @@ def start_left_handler(row: SweepError, run: Run) -> bool:
     text = output.text() if isinstance(output, StoredPayload) else None
     end = End(RunStatus(run.status), text, run.error, run.reason)
     with db.atomic():
-        if not left_work.take(row):
+        if not left_work.delete(row):
             return False
-        runs.insert([] if handler is None else _start(handler, run, end))
+        runs.insert([] if handler is None else _build_handler(handler, run, end))
     return True
 
 
-def _start(handler: Function, run: Run, end: End) -> list[Run]:
+def _build_handler(handler: Function, run: Run, end: End) -> list[Run]:
     """Return the run of a handler, not saved; none where the chain is too long."""
     if causation.too_deep(run):
         logger.error(
@@ -115,14 +116,14 @@ def _start(handler: Function, run: Run, end: End) -> list[Run]:
         )
         return []
     notifier.notify(handler.queue)
-    handler_run = _handler_run(handler, run, end)
+    handler_row = _handler_row(handler, run, end)
     announce(
         run_created,
-        run_id=handler_run.pk,
-        function=handler_run.function,
-        status=handler_run.status,
+        run_id=handler_row.pk,
+        function=handler_row.function,
+        status=handler_row.status,
     )
-    return [handler_run]
+    return [handler_row]
 
 
 def announce_end(run: Run, end: End) -> None:
@@ -152,7 +153,7 @@ def _handler(function: Function, status: RunStatus) -> Function | None:
     return handlers.get(status)
 
 
-def _handler_run(handler: Function, run: Run, end: End) -> Run:
+def _handler_row(handler: Function, run: Run, end: End) -> Run:
     now = clock.now()
     event = lenient_event_of(run)
     data: dict[str, Any] = {
@@ -174,7 +175,7 @@ def _handler_run(handler: Function, run: Run, end: End) -> Run:
         due_at=now,
         parent=run,
         parent_relation=HANDLER,
-    ).run()
+    ).build_row()
 
 
 def _notify_parent(run: Run) -> None:

@@ -16,7 +16,7 @@ from durable_jobs import serialization
 from durable_jobs.definitions.events import ReceivedEvent
 from durable_jobs.definitions.function import Function
 from durable_jobs.exceptions import DuplicateKeyError
-from durable_jobs.flow_control.keys import repeat_key
+from durable_jobs.flow_control.keys import idempotency_key_of
 from durable_jobs.models import Run
 from durable_jobs.store import db, idempotency
 from durable_jobs.store.idempotency import KeyClaim
@@ -25,12 +25,12 @@ _NAMED = "key:"
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A key that another run holds. ``same``: both starts have the same data."""
+class HeldKey:
+    """A key that another run holds. ``same_data``: both starts have the same data."""
 
     claim: KeyClaim
     run_id: uuid.UUID
-    same: bool
+    same_data: bool
 
 
 def claims_of(
@@ -47,13 +47,13 @@ def claims_of(
         name = f"{_NAMED}{function.options.key}"
         found.append(KeyClaim(function.id, name, run_id, fingerprint))
     if function.flow_control.idempotency is not None:
-        repeat = repeat_key(function, event)
+        repeat = idempotency_key_of(function, event)
         if repeat is not None:
             found.append(KeyClaim(function.id, repeat, run_id))
     return found
 
 
-def claim_keys(claims: Sequence[KeyClaim]) -> Taken | None:
+def claim_keys(claims: Sequence[KeyClaim]) -> HeldKey | None:
     """Claim all keys of one start, in its transaction; return None if all were free.
 
     If another run holds one of them, that run gets the free keys too.
@@ -62,19 +62,19 @@ def claim_keys(claims: Sequence[KeyClaim]) -> Taken | None:
     for claim in claims:
         row = rows.get((claim.function, claim.key))
         if row is not None:
-            same = row.fingerprint == claim.fingerprint
+            same_data = row.fingerprint == claim.fingerprint
             if len(rows) < len(claims):
-                idempotency.transfer(claims, row.run_id if same else None)
-            return Taken(claim, row.run_id, same)
+                idempotency.transfer(claims, row.run_id if same_data else None)
+            return HeldKey(claim, row.run_id, same_data)
     return None
 
 
-def holder(taken: Taken) -> Run:
+def holder(taken: HeldKey) -> Run:
     """Return the run that holds a key; raise ``DuplicateKeyError``."""
     name, function = taken.claim.key, taken.claim.function
     named = name.startswith(_NAMED)
     what = f"The key {name[len(_NAMED) :]!r}" if named else "The idempotency key"
-    if not taken.same:
+    if not taken.same_data:
         msg = f"{what} of {function!r} was used with other data, by run {taken.run_id}."
         raise DuplicateKeyError(msg)
     run = db.rows(Run).filter(pk=taken.run_id).first()

@@ -15,14 +15,13 @@ from django.db import Error as DatabaseError
 
 from durable_jobs import logs
 from durable_jobs.control_flow import traceback_of
+from durable_jobs.error_text import ErrorRecord
 from durable_jobs.models import Run, Subject
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db
 from durable_jobs.store.runs import INVOKE, End
 
 logger = logging.getLogger("durable_jobs.run")
-
-Record = dict[str, Any]
 
 #: Objects of one run that a log line names.
 SUBJECTS = 5
@@ -42,17 +41,17 @@ def watch(watcher: Watcher | None) -> Watcher | None:
 
 def attempt_failed(
     run: Run,
-    record: Record,
+    error_record: ErrorRecord,
     error: BaseException | None,
-    number: int,
+    attempt_number: int,
     *,
     step: tuple[str, str] = ("", ""),
     due_at: datetime | None = None,
 ) -> None:
     """Log the failed attempt of a step, or of the function without ``step``.
 
-    ``number`` counts from 1. ``step`` is an id and a key. ``due_at`` is the time of the
-    next attempt.
+    ``attempt_number`` counts from 1. ``step`` is an id and a key. ``due_at`` is the
+    time of the next attempt.
     """
     if _watcher is not None and error is not None:
         _watcher(error)
@@ -69,14 +68,14 @@ def attempt_failed(
             run.pk,
             run.function,
             what,
-            number,
+            attempt_number,
             then,
-            _short(record),
+            _short(error_record),
             extra=logs.fields(
                 run,
                 step=name,
                 step_key=key,
-                attempt=number,
+                attempt=attempt_number,
                 subject=subject(run) if due_at else _known_subject(run),
             ),
             exc_info=_printed(error),
@@ -167,5 +166,7 @@ def _known_subject(run: Run) -> str:
     return str(run.__dict__.get("_subject", ""))
 
 
-def _short(record: Record) -> str:
-    return logs.one_line(str(record.get("type", "")), record.get("message", ""))
+def _short(error_record: ErrorRecord) -> str:
+    return logs.one_line(
+        str(error_record.get("type", "")), error_record.get("message", "")
+    )

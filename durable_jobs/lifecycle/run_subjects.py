@@ -15,7 +15,7 @@ from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.subject import Subject
 from durable_jobs.error_text import storable_text
 from durable_jobs.exceptions import ExpressionError
-from durable_jobs.flow_control.keys import value_of
+from durable_jobs.flow_control.keys import evaluate_key
 from durable_jobs.lifecycle import causation
 from durable_jobs.models import Subject as SubjectRow
 from durable_jobs.store import db
@@ -75,7 +75,7 @@ def declared_subjects(function: Function, event: ReceivedEvent) -> list[Link]:
 def _link(function: Function, subject: Subject, event: ReceivedEvent) -> Link | None:
     model = apps.get_model(str(subject.model))
     try:
-        value = value_of(subject.expression, event)
+        value = evaluate_key(subject.expression, event)
         return label_of(model), _key(model, value)
     except (ExpressionError, _NoKey) as error:
         _warn_once(function, subject, error)

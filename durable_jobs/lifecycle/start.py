@@ -49,15 +49,15 @@ class NewRun:
     parent: Run | None = None
     parent_step: str = ""
     parent_relation: str = ""
-    skipped: str = ""
+    skip_reason: str = ""
     flow: Flow | None = None
     priority: int = 0
-    attempt: int = 0
+    failure_count: int = 0
     #: How many events and runs caused one another before; None: from the parent.
     depth: int | None = None
     subjects: tuple[tuple[str, str], ...] = field(default=())
 
-    def run(self) -> Run:
+    def build_row(self) -> Run:
         """Return the row of the run, not saved."""
         now = clock.now()
         depth, origin = self._cause()
@@ -65,9 +65,9 @@ class NewRun:
             id=self.id,
             function=self.function.id,
             version=self.function.version,
-            status=RunStatus.SKIPPED if self.skipped else RunStatus.QUEUED,
-            reason=self.skipped,
-            ended_at=now if self.skipped else None,
+            status=RunStatus.SKIPPED if self.skip_reason else RunStatus.QUEUED,
+            reason=self.skip_reason,
+            ended_at=now if self.skip_reason else None,
             trigger=self.event_meta["name"],
             key=self.key,
             event_id=self.event_id,
@@ -83,7 +83,7 @@ class NewRun:
             requeue_to=None if self.flow is None else AdmissionState.NEW,
             due_at=self.due_at,
             run_order=self.due_at - timedelta(seconds=self.priority),
-            attempt=self.attempt,
+            attempt=self.failure_count,
             queued_at=now,
         )
 
@@ -105,7 +105,7 @@ class NewRun:
         declared = declared_subjects(self.function, event)
         return list(dict.fromkeys([*self.subjects, *declared]))
 
-    def controlled(self) -> NewRun:
+    def with_flow_control(self) -> NewRun:
         """Return the start with the keys and the priority of its flow control.
 
         Raise ``ExpressionError`` if a key fails.
@@ -131,17 +131,22 @@ def start(starts: Sequence[NewRun], *, strict: bool = False) -> list[Run]:
     if not starts:
         return []
     failpoint("start.begin", starts[0].function.id)
-    return insert([one.controlled() if strict else _controlled(one) for one in starts])
+    return insert(
+        [
+            one.with_flow_control() if strict else _with_flow_control(one)
+            for one in starts
+        ]
+    )
 
 
 def insert(starts: Sequence[NewRun]) -> list[Run]:
     """Insert runs whose flow control is applied already."""
-    rows = [one.run() for one in starts]
+    rows = [one.build_row() for one in starts]
     with_more = [(one, run) for one, run in zip(starts, rows, strict=True)]
-    limits = [
+    early_end_waits = [
         wait
         for one, run in with_more
-        if not one.skipped
+        if not one.skip_reason
         for wait in early_ends(one.function, run, one.data)
     ]
     subjects = [
@@ -149,10 +154,10 @@ def insert(starts: Sequence[NewRun]) -> list[Run]:
         for one, run in with_more
         for model, pk in one.all_subjects()
     ]
-    if limits or subjects:
+    if early_end_waits or subjects:
         with db.join_atomic():
             runs.insert(rows)
-            db.rows(Wait).bulk_create(limits)
+            db.rows(Wait).bulk_create(early_end_waits)
             db.rows(Subject).bulk_create(subjects, ignore_conflicts=True)
     else:
         runs.insert(rows)
@@ -171,14 +176,15 @@ def insert(starts: Sequence[NewRun]) -> list[Run]:
     return rows
 
 
-def _controlled(one: NewRun) -> NewRun:
+def _with_flow_control(one: NewRun) -> NewRun:
+    """Return a start with its flow control, skipped if a key fails."""
     try:
-        return one.controlled()
+        return one.with_flow_control()
     except ExpressionError as error:
-        return replace(one, skipped=one.skipped or failed_key(error))
+        return replace(one, skip_reason=one.skip_reason or reason_of_failed_key(error))
 
 
-def failed_key(error: ExpressionError) -> str:
+def reason_of_failed_key(error: ExpressionError) -> str:
     """Return the reason of a run that is skipped because a key failed."""
     return f"A key of its flow control failed: {error.message}"
 
@@ -204,12 +210,12 @@ def early_ends(function: Function, run: Run, data: str) -> list[Wait]:
                 condition={"cancel_on": index},
             )
         )
-    limits = function.timeouts
-    if limits.start is not None:
-        due = max(run.due_at, now) + parse_duration(limits.start)
+    timeouts = function.timeouts
+    if timeouts.start is not None:
+        due = max(run.due_at, now) + parse_duration(timeouts.start)
         found.append(Wait(kind=WaitKind.START_BY, due_at=due))
-    if limits.finish is not None:
-        length = parse_duration(limits.finish)
+    if timeouts.finish is not None:
+        length = parse_duration(timeouts.finish)
         seconds = {"seconds": length.total_seconds()}
         due = max(run.due_at, now) + length
         found.append(Wait(kind=WaitKind.FINISH_BY, due_at=due, condition=seconds))
@@ -232,7 +238,7 @@ def enqueue_once(function: Function, data: Any) -> tuple[Run, bool]:
     claims = claims_of(one, data)
     if not claims:
         return _as_read(start([one], strict=True)[0], one), True
-    run, made = start_once(one.controlled(), claims)
+    run, made = start_once(one.with_flow_control(), claims)
     return _as_read(run, one) if made else run, made
 
 
@@ -259,10 +265,10 @@ def call(
 def payload(function: Function, event_name: str, data: Any, *, what: str = "") -> str:
     """Return the data of a start as a JSON string; validate its schema and size."""
     validate_start(function, event_name, data)
-    return limited(data, what or f"the data of {function.id!r}")
+    return encode_data(data, what or f"the data of {function.id!r}")
 
 
-def limited(data: Any, what: str) -> str:
+def encode_data(data: Any, what: str) -> str:
     """Return data as a JSON string; raise ``PayloadError`` if it is too large."""
     return serialization.dumps(
         data,
@@ -305,9 +311,9 @@ def first_of_each_key(starts: Sequence[NewRun]) -> list[NewRun]:
     found = []
     for one in starts:
         try:
-            claims = [] if one.skipped else claims_of(one, None)
+            claims = [] if one.skip_reason else claims_of(one, None)
         except ExpressionError as error:
-            found.append(replace(one, skipped=failed_key(error)))
+            found.append(replace(one, skip_reason=reason_of_failed_key(error)))
             continue
         if not claims or keyed_starts.claim_keys(claims) is None:
             found.append(one)

@@ -191,7 +191,7 @@ def _ready_runs(moment: datetime) -> QuerySet[Run]:
     """Return the runs that were ready at a time and that nothing holds back."""
     rows = db.rows(Run).filter(status=RunStatus.QUEUED, due_at__lte=moment)
     rows = rows.exclude(function__in=workers.missing().values("function"))
-    rows = rows.exclude(pk__in=left_work.of_later_releases().values("run_id"))
+    rows = rows.exclude(pk__in=left_work.needing_newer_version().values("run_id"))
     # As claims select them: paused runs cannot be claimed.
     rows = rows.exclude(started_at__isnull=True, function__in=pauses.functions())
     return rows.exclude(backlog__gt=0).exclude(
@@ -237,7 +237,7 @@ def _other_installation(now: datetime) -> Iterator[Finding]:
 def _notices() -> Iterator[Finding]:
     live = db.rows(Run).filter(status__in=sorted(LIVE))
     yield from _unknown(live)
-    yield from _later_release()
+    yield from _newer_version()
     yield from _unserved()
     paused = live.filter(status=RunStatus.PAUSED).values("reason")
     for why in paused.annotate(count=Count("pk")).order_by("-count")[:EXAMPLES]:
@@ -266,7 +266,7 @@ def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
     since = dict(workers.missing().values_list("function", "since"))
     known = {*registry.ids(), *(there or ())} - since.keys()
     if there is None:
-        return  # a worker of an earlier release may have them
+        return  # a worker of an older version may have them
     rows = live.exclude(function__in=known).values("function")
     found = rows.annotate(count=Count("pk"), first=Min("due_at")).order_by("function")
     for row in found:
@@ -283,15 +283,15 @@ def _unknown(live: QuerySet[Run]) -> Iterator[Finding]:
         )
 
 
-def _later_release() -> Iterator[Finding]:
-    """Give the runs that no worker could execute for long, for want of a release."""
-    rows = left_work.of_later_releases(clock.now() - settings.UNKNOWN_AFTER)
+def _newer_version() -> Iterator[Finding]:
+    """Yield runs that have needed a newer version for long."""
+    rows = left_work.needing_newer_version(clock.now() - settings.UNKNOWN_AFTER)
     count = rows.count()
     if count:
         some = rows.order_by("since")[:EXAMPLES]
         yield Finding(
-            check="later-release",
-            message="runs need a later release of durable_jobs than their workers have",
+            check="newer-version",
+            message="runs need a newer version of durable_jobs than their workers have",
             count=count,
             examples=tuple(f"{one.item}: {one.message:.200}" for one in some),
             problem=False,

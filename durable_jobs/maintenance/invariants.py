@@ -48,7 +48,9 @@ def _running_without_lease() -> QuerySet[Run]:
 
 def _held_at_rest() -> QuerySet[Run]:
     held = _runs(lease_token__isnull=False)
-    return held.exclude(status__in=[str(status) for status in repairs.HELD])
+    return held.exclude(
+        status__in=[str(status) for status in repairs.STATUSES_WITH_LEASE]
+    )
 
 
 def _waiting_for_nothing() -> QuerySet[Run]:
@@ -120,7 +122,7 @@ VIOLATIONS = (
         "lease-at-rest",
         "runs are held, and not being executed",
         _held_at_rest,
-        repairs.release,
+        repairs.clear_lease,
     ),
     Violation(
         "wait-of-ended-run",

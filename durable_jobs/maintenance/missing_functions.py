@@ -20,11 +20,11 @@ from durable_jobs.lifecycle import finish
 from durable_jobs.models import Backlog, Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import LIVE, RunStatus
-from durable_jobs.store import db, item_errors, left_work, run_actions, workers
+from durable_jobs.store import db, item_errors, left_work, run_changes, workers
 
 logger = logging.getLogger("durable_jobs")
 
-#: The reason of runs that an earlier release paused starts with this.
+#: The reason of runs that an older version paused starts with this.
 PAUSED_BEFORE = "The code has no durable function "
 #: Seconds between two searches for such runs, and how many one search resumes.
 RESUME_INTERVAL = 60.0
@@ -41,7 +41,7 @@ _searched_at = float("-inf")
 def sweep() -> int:
     """Record, warn of and clear functions that no worker has; return how many changed.
 
-    Also resume runs that an earlier release paused because of their function.
+    Also resume runs that an older version paused because of their function.
     """
     global _searched_at
     known = registry.ids()
@@ -138,7 +138,7 @@ def began(queues: Iterable[str]) -> None:
 
 
 def resume(known: Iterable[str]) -> int:
-    """Resume runs that an earlier release paused because it lacked their function."""
+    """Resume runs that an older version paused because it lacked their function."""
     rows = db.rows(Run).filter(
         status=RunStatus.PAUSED,
         function__in=list(known),
@@ -152,7 +152,7 @@ def resume(known: Iterable[str]) -> int:
 
 
 def _resume(run: Run, done: list[Run]) -> None:
-    if not run_actions.resume(run.pk):
+    if not run_changes.resume(run.pk):
         return
     done.append(run)
     announce(

@@ -18,7 +18,7 @@ from durable_jobs.store import (
     exists_probe,
     item_errors,
     left_work,
-    run_actions,
+    run_changes,
 )
 
 #: How long the row of a worker without heartbeats is kept.
@@ -64,13 +64,13 @@ def _past(times: Mapping[str, datetime]) -> dict[str, QuerySet[Any]]:
     return past
 
 
-def _questions(*given: Any) -> dict[str, Exists]:
+def _work_queries(*given: Any) -> dict[str, Exists]:
     *times, kinds = given
     past = _past(dict(zip(kinds, times, strict=True)))
     return {kind: Exists(rows) for kind, rows in past.items()}
 
 
-_probe = exists_probe.Probe(_questions)
+_probe = exists_probe.Probe(_work_queries)
 
 
 def _runs(status: str, until: datetime, named: datetime) -> QuerySet[Run]:
@@ -117,7 +117,7 @@ def _delete(rows: QuerySet[Any], batch: int) -> int:
     def together(keys: Sequence[Any]) -> None:
         if rows.model is Run:
             with db.atomic():
-                run_actions.delete(keys)
+                run_changes.delete(keys)
             return
         old = rows.model._default_manager.using(db.alias()).filter(pk__in=keys)
         old._raw_delete(db.alias())

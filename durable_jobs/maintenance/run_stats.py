@@ -42,10 +42,10 @@ def sweep() -> int:
     return done
 
 
-def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
+def _missing(newest: datetime, excluding: Set[str]) -> list[datetime]:
     """Return consecutive periods to count now, the newest that are missing.
 
-    ``leaving``: periods that failed and are not retried yet.
+    ``excluding``: periods that failed and are not retried yet.
     """
     counted = db.rows(RunStats).filter(
         function="", status="", since__gt=newest - BACK, since__lte=newest
@@ -57,12 +57,12 @@ def _missing(newest: datetime, leaving: Set[str]) -> list[datetime]:
         at = ends["first"] - LENGTH  # no period in between is missing
     else:
         done = set(counted.values_list("since", flat=True))
-    if leaving:
+    if excluding:
         done = set(counted.values_list("since", flat=True))
         done |= {
             newest - LENGTH * n
             for n in range(int(BACK / LENGTH))
-            if str(newest - LENGTH * n) in leaving
+            if str(newest - LENGTH * n) in excluding
         }
         at = newest
     while at in done:

@@ -32,16 +32,18 @@ def sweep() -> int:
     """Restart stalled backlogs and clean up; return how much was done."""
     now = clock.now()
     admission.unfinished.clear()
-    answers = _probe.evaluate([now, now - UNUSED])
+    results = _probe.evaluate([now, now - UNUSED])
     done: list[int] = []
-    for name, there in answers.items():
+    for name, there in results.items():
         if there:
-            item_errors.guarded("upkeep", name, partial(_do, name, done), pauses=False)
+            item_errors.guarded(
+                "upkeep", name, partial(_run_upkeep, name, done), pauses=False
+            )
     return sum(done)
 
 
-def _do(name: str, done: list[int]) -> None:
-    done.append(_WORKS[name]())
+def _run_upkeep(name: str, done: list[int]) -> None:
+    done.append(_UPKEEP[name]())
 
 
 def _every(kind: type[Model]) -> QuerySet[Any]:
@@ -51,8 +53,8 @@ def _every(kind: type[Model]) -> QuerySet[Any]:
 def lost_slots() -> QuerySet[Slot]:
     """Return slots of runs that may not hold one."""
     runs = db.rows(Run).filter(pk=OuterRef("run_id"))
-    let_through = Q(status=RunStatus.QUEUED, backlog__isnull=True)
-    executing = let_through | Q(lease_token__isnull=False)
+    promoted = Q(status=RunStatus.QUEUED, backlog__isnull=True)
+    executing = promoted | Q(lease_token__isnull=False)
     held = db.rows(Slot).filter(released_at__isnull=True)
     live = Exists(runs.filter(status__in=sorted(LIVE)))
     return held.filter(~live | Q(steps=True) & ~Exists(runs.filter(executing)))
@@ -60,25 +62,25 @@ def lost_slots() -> QuerySet[Slot]:
 
 def _release_lost() -> int:
     lost = list(lost_slots().values_list("pk", flat=True)[:BATCH])
-    return item_errors.guarded_batch("slot", lost, limits.release_slots)
+    return item_errors.guarded_batch("slot", lost, limits.release_slots_by_id)
 
 
 #: The flow control of each function, as this process last saw it.
 _declared: dict[str, FlowControl] = {}
 
 
-def _redeclared() -> int:
+def _restart_changed() -> int:
     """Restart backlogs whose limits may have changed in the code of a new process."""
-    current = {function.id: function.flow_control for function in registry}
-    changed = [id for id, controls in current.items() if _declared.get(id) != controls]
+    declared = {function.id: function.flow_control for function in registry}
+    changed = [id for id, controls in declared.items() if _declared.get(id) != controls]
     if not changed:
         return 0
     _declared.clear()
-    _declared.update(current)
+    _declared.update(declared)
     rows = db.rows(Backlog).filter(function__in=changed)
     with limits.locked():
         for function in changed:
-            if current[function].throttle is not None:
+            if declared[function].throttle is not None:
                 backlogs.make_eligible(_every(Backlog).filter(function=function))
         return backlogs.activate(rows.filter(blocked_on__isnull=False))
 
@@ -88,12 +90,12 @@ def _restart_at_limits() -> int:
     chosen = list(_waited_for().order_by("?").values_list("pk", flat=True)[:BATCH])
     done: list[int] = []
 
-    def revive(limit_row: int) -> None:
+    def restart(limit_row: int) -> None:
         with limits.locked():
             done.append(backlogs.unblock(limit_row, 1))
 
     for limit_row in sorted(chosen):
-        item_errors.guarded("limit", limit_row, partial(revive, limit_row))
+        item_errors.guarded("limit", limit_row, partial(restart, limit_row))
     return sum(done)
 
 
@@ -116,7 +118,7 @@ def _restart_inactive() -> int:
         if not done:
             return total
         if clock.monotonic() > until:
-            admission.unfinished.add("still")
+            admission.unfinished.add("inactive_backlogs")
             return total
 
 
@@ -134,21 +136,21 @@ def _restart_batch(chosen: Sequence[int]) -> int:
 def _inactive() -> QuerySet[Backlog]:
     """Return inactive backlogs with runs that wait for no limit."""
     rows = _every(Backlog).filter(active=False, blocked_on__isnull=True)
-    return rows.filter(Exists(_inside()))
+    return rows.filter(Exists(_queued_in_backlog()))
 
 
 def _screen_again() -> int:
     """Screen runs again whose backlog no longer exists, as after a restored backup."""
     rows = backlogs.runs_without_backlog().values_list("pk", flat=True)[:BATCH]
 
-    def arrive(keys: Sequence[Any]) -> None:
+    def screen(keys: Sequence[Any]) -> None:
         chosen = db.rows(Run).filter(pk__in=keys)
         chosen.filter(status=RunStatus.QUEUED).update(backlog=F("requeue_to"))
 
-    return item_errors.guarded_batch("stray", list(rows), arrive)
+    return item_errors.guarded_batch("run without backlog", list(rows), screen)
 
 
-def _inside() -> QuerySet[Run]:
+def _queued_in_backlog() -> QuerySet[Run]:
     """Return the queued runs of the backlog in the outer query."""
     return db.rows(Run).filter(
         status=RunStatus.QUEUED, backlog__isnull=False, backlog=OuterRef("pk")
@@ -159,10 +161,10 @@ def _delete_hits() -> int:
     """Delete hits that are outside of every rate limit's window."""
     chosen = list(_expired(clock.now()).values_list("pk", flat=True)[:BATCH])
 
-    def forget(keys: Sequence[Any]) -> None:
+    def delete(keys: Sequence[Any]) -> None:
         _every(RateLimitHit).filter(pk__in=keys)._raw_delete(db.alias())
 
-    return item_errors.guarded_batch("admission", chosen, forget)
+    return item_errors.guarded_batch("rate limit hit", chosen, delete)
 
 
 def _expired(now: datetime) -> QuerySet[RateLimitHit]:
@@ -177,7 +179,7 @@ def _delete_backlogs() -> int:
 def _idle_backlogs(unused: datetime) -> QuerySet[Backlog]:
     """Return the empty backlogs that were not used since a time."""
     rows = _every(Backlog).filter(eligible_at__lt=unused, active=False)
-    return rows.exclude(Exists(_inside()))
+    return rows.exclude(Exists(_queued_in_backlog()))
 
 
 def _delete_limits() -> int:
@@ -202,24 +204,24 @@ def _idle_limits(now: datetime, unused: datetime) -> QuerySet[Limit]:
 def _delete(rows: QuerySet[Backlog] | QuerySet[Limit]) -> int:
     """Delete a batch under the lock, so that no admission uses the rows."""
 
-    def forget(keys: Sequence[Any]) -> None:
+    def delete(keys: Sequence[Any]) -> None:
         with limits.locked():
             # Filtered again under the lock: a row may be in use by now.
             rows.filter(pk__in=keys)._raw_delete(db.alias())
 
     chosen = list(rows.values_list("pk", flat=True)[:BATCH])
-    return item_errors.guarded_batch(rows.model._meta.model_name or "", chosen, forget)
+    return item_errors.guarded_batch(rows.model._meta.model_name or "", chosen, delete)
 
 
-def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
+def _work_queries(now: datetime, unused: datetime) -> dict[str, Exists]:
     """Return the queries that show which work there is, by its name."""
     paused = _every(Pause).exclude(kind=Pause.KEY)
     return {
-        "lost": Exists(lost_slots()),
-        "redeclared": Exists(_every(Backlog)),
-        "waiting": Exists(_waited_for()),
-        "still": Exists(_inactive()),
-        "strays": Exists(backlogs.runs_without_backlog()),
+        "lost_slots": Exists(lost_slots()),
+        "changed_limits": Exists(_every(Backlog)),
+        "limits_with_backlogs": Exists(_waited_for()),
+        "inactive_backlogs": Exists(_inactive()),
+        "runs_without_backlog": Exists(backlogs.runs_without_backlog()),
         "paused": Exists(paused),
         "rate_limit_hits": Exists(_expired(now)),
         "backlogs": Exists(_idle_backlogs(unused)),
@@ -227,14 +229,14 @@ def _questions(now: datetime, unused: datetime) -> dict[str, Exists]:
     }
 
 
-_probe = exists_probe.Probe(_questions)
+_probe = exists_probe.Probe(_work_queries)
 
-_WORKS: dict[str, Callable[[], int]] = {
-    "lost": _release_lost,
-    "redeclared": _redeclared,
-    "waiting": _restart_at_limits,
-    "still": _restart_inactive,
-    "strays": _screen_again,
+_UPKEEP: dict[str, Callable[[], int]] = {
+    "lost_slots": _release_lost,
+    "changed_limits": _restart_changed,
+    "limits_with_backlogs": _restart_at_limits,
+    "inactive_backlogs": _restart_inactive,
+    "runs_without_backlog": _screen_again,
     "paused": admission.set_aside_paused,
     "rate_limit_hits": _delete_hits,
     "backlogs": _delete_backlogs,

@@ -35,9 +35,11 @@ from durable_jobs.store import db, events, exists_probe, item_errors, pauses
 logger = logging.getLogger("durable_jobs")
 
 TICK = "tick"
-NOTED_EVERY = timedelta(seconds=10)
+HEARTBEAT_INTERVAL = timedelta(seconds=10)
 #: Work for which no run waits; done when a tick is recorded.
-LOW_PRIORITY = frozenset({"noted", "schedules", "retention", "run_stats", "missing"})
+LOW_PRIORITY = frozenset(
+    {"heartbeat", "schedules", "retention", "run_stats", "missing_functions"}
+)
 
 
 def tick(*, passing: bool = False) -> dict[str, int]:
@@ -54,7 +56,7 @@ def tick(*, passing: bool = False) -> dict[str, int]:
     for name, sweep in _SWEEPS.items():
         if name in work:
             done[name] = _guarded(name, sweep)
-    if "noted" in work:
+    if "heartbeat" in work:
         record_tick()
     failpoint("tick.done")
     return done
@@ -64,19 +66,19 @@ def pending() -> set[str]:
     """Return the names of work that is due, in one query over small partial indexes."""
     now = clock.now()
     known = tuple(registry.ids())
-    answers = _probe.evaluate([now, now - NOTED_EVERY], known)
-    work = {name for name, there in answers.items() if there}
-    if work & admission.EVERYTHING:
-        work = work - admission.EVERYTHING | {"rate_limit_hits"}
+    results = _probe.evaluate([now, now - HEARTBEAT_INTERVAL], known)
+    work = {name for name, there in results.items() if there}
+    if work & admission.ALL_WORK:
+        work = work - admission.ALL_WORK | {"rate_limit_hits"}
     if admission.unfinished:
         work.add("backlogs")
-    if "fresh" not in work:
+    if "recently_recorded" not in work:
         work |= {"crons", "backlogs", *LOW_PRIORITY}
-    return work - {"fresh"}
+    return work - {"recently_recorded"}
 
 
-def _questions(
-    now: datetime, noted: datetime, known: tuple[str, ...]
+def _work_queries(
+    now: datetime, recent: datetime, known: tuple[str, ...]
 ) -> dict[str, Exists]:
     runs = db.rows(Run)
     waits = db.rows(Wait)
@@ -89,12 +91,14 @@ def _questions(
             runs.filter(status=RunStatus.QUEUED, backlog__isnull=True, due_at__lte=now)
         ),
         "crons": Exists(schedules.filter(due_at__lte=now)),
-        "fresh": Exists(db.rows(Worker).filter(name=TICK, seen_at__gt=noted)),
-        **admission.questions(now, known),
+        "recently_recorded": Exists(
+            db.rows(Worker).filter(name=TICK, seen_at__gt=recent)
+        ),
+        **admission.work_queries(now, known),
     }
 
 
-_probe = exists_probe.Probe(_questions)
+_probe = exists_probe.Probe(_work_queries)
 
 
 def _guarded(name: str, sweep: Callable[[], int]) -> int:
@@ -160,5 +164,5 @@ _SWEEPS: dict[str, Callable[[], int]] = {
     "queues": renotify,
     "retention": retention.sweep,
     "run_stats": run_stats.sweep,
-    "missing": missing_functions.sweep,
+    "missing_functions": missing_functions.sweep,
 }

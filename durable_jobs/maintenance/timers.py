@@ -51,7 +51,7 @@ def end_due(limit: int, notified: str | None = None) -> int:
     """
     failpoint("timers.read")
     try:
-        runs, others = waits.expire(limit, _ENDS)
+        runs, others = waits.expire(limit, _END_ACTIONS)
     except Exception as error:
         if db.is_outage(error):
             raise
@@ -64,13 +64,13 @@ def end_due(limit: int, notified: str | None = None) -> int:
         notifier.notify(queue, woken[queue])
     others = _in_order(others)
     for wait in others:
-        _guarded(wait, partial(_ENDS[WaitKind(wait.kind)], wait))
+        _guarded(wait, partial(_END_ACTIONS[WaitKind(wait.kind)], wait))
     return len(runs) + len(others)
 
 
 def _one_by_one(limit: int) -> tuple[list[Run], list[Wait]]:
     """End sleeps and retries in one transaction each; postpone those that fail."""
-    found = waits.due(limit, _ENDS)
+    found = waits.due(limit, _END_ACTIONS)
     runs: list[Run] = []
     for wait in found:
         if wait.kind in waits.WAKING:
@@ -120,11 +120,11 @@ def _timeout(wait: Wait) -> None:
         notifier.notify(run.queue)
 
 
-def _look(wait: Wait) -> None:
+def _check_again(wait: Wait) -> None:
     model_waits.check_again(wait)
 
 
-def _child(wait: Wait) -> None:
+def _check_child(wait: Wait) -> None:
     """Give a step the outcome of a run that it joined, or check again later."""
     run = repairs.resolve_child(wait)
     if run is not None:
@@ -159,11 +159,11 @@ def _run(wait: Wait) -> Run | None:
     return db.rows(Run).filter(pk=wait.run_id).first()
 
 
-_ENDS: dict[WaitKind, Callable[[Wait], None]] = {
+_END_ACTIONS: dict[WaitKind, Callable[[Wait], None]] = {
     WaitKind.TIMEOUT: _timeout,
-    WaitKind.MODEL: _look,
-    WaitKind.EVENT: _look,
-    WaitKind.CHILD: _child,
+    WaitKind.MODEL: _check_again,
+    WaitKind.EVENT: _check_again,
+    WaitKind.CHILD: _check_child,
     WaitKind.START_BY: _start_by,
     WaitKind.FINISH_BY: _finish_by,
 }

@@ -13,7 +13,7 @@ from durable_jobs.logs import one_line
 #: The exit status of a command without database or tables.
 UNUSABLE = 2
 _MEANINGS = {
-    "tables": "tables of durable_jobs are not there, or are of another release: run "
+    "tables": "tables of durable_jobs are not there, or are of another version: run "
     "manage.py migrate",
     "database": "database cannot be used",
 }

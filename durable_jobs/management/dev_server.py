@@ -27,7 +27,7 @@ from durable_jobs import notifier
 from durable_jobs.conf import settings
 from durable_jobs.worker import shutdown
 from durable_jobs.worker.celery_app import install_beat
-from durable_jobs.worker.celery_tasks import CeleryNotifier
+from durable_jobs.worker.celery_notifier import CeleryNotifier
 from durable_jobs.worker.queues import project_queues
 from durable_jobs.worker.watchdog import Watchdog
 

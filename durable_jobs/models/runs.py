@@ -13,7 +13,7 @@ from durable_jobs.definitions.runtime import runtime
 from durable_jobs.exceptions import RunCancelled, RunFailed, RunNotFinished
 from durable_jobs.models.fields import PayloadField, PayloadQuerySet
 from durable_jobs.serialization.stored import StoredPayload
-from durable_jobs.serialization.tags import has_tags
+from durable_jobs.serialization.tag_format import has_tags
 from durable_jobs.statuses import ATTENTION, LIVE, RunStatus
 
 if TYPE_CHECKING:

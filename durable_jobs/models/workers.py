@@ -36,7 +36,7 @@ class Worker(models.Model):
     """The heartbeat of a process that ticks (``beat``) or executes runs (``worker``).
 
     ``queues`` are the queues that a worker serves. ``functions`` are the ids of its
-    functions, or None if the worker runs a release that does not report them.
+    functions, or None if the worker runs a version that does not report them.
     """
 
     name = models.CharField(primary_key=True, max_length=255)

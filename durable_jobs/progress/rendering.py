@@ -23,7 +23,7 @@ def as_dict(view: ProgressView, progress: RunProgress) -> dict[str, Any]:
         "version": progress.version,
     }
     if view.names:
-        found["current"] = progress.current()
+        found["current"] = progress.open_steps()
     return found
 
 

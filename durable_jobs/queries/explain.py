@@ -54,7 +54,7 @@ def explain_current(row: Run, *, keys: bool = True) -> Explanation:
     """Explain a run that was just loaded."""
     if row.status != RunStatus.QUEUED:
         return of_state(row, live_state(row, values=keys) if row.is_live else None)
-    found = _paused(row, keys) or _delayed(row) or _unknown(row) or _later_release(row)
+    found = _paused(row, keys) or _delayed(row) or _unknown(row) or _newer_version(row)
     if found is not None:
         return found
     if row.backlog is None:
@@ -102,7 +102,7 @@ def _paused(run: Run, with_keys: bool) -> Explanation | None:
     if run.started_at is not None:
         return None
     values = (run.flow or {}).values()
-    held = pause_state.pause_of(pause_state.current(), run.function, values)
+    held = pause_state.pause_of(pause_state.load(), run.function, values)
     if held is None:
         return None
     name = f"Key {held.key} of " if with_keys else "A key of "
@@ -145,15 +145,15 @@ def _unknown(run: Run) -> Explanation | None:
     return Explanation(state="unknown-function", text=text)
 
 
-def _later_release(run: Run) -> Explanation | None:
-    needs = left_work.later_release_of(run.pk)
+def _newer_version(run: Run) -> Explanation | None:
+    needs = left_work.needed_version_of(run.pk)
     if needs is None:
         return None
     text = (
-        f"The run needs a later release of durable_jobs: {needs.rstrip('.')}. It "
-        f"continues when a worker has that release."
+        f"The run needs a newer version of durable_jobs: {needs.rstrip('.')}. It "
+        f"continues when a worker has that version."
     )
-    return Explanation(state="later-release", text=text)
+    return Explanation(state="newer-version", text=text)
 
 
 def _ready(run: Run) -> Explanation:
@@ -219,7 +219,7 @@ def _explain_limit(
         value, _ = limits.evaluate(keyed_limit)
     if value.limit is None:
         why = f": {value.error}" if with_keys else "."
-        text = f"The limit of {keyed_limit.place} is not known{why}"
+        text = f"The limit of {keyed_limit.declaration} is not known{why}"
         return _explanation(keyed_limit, "blocked", text, ahead=ahead)
     if isinstance(keyed_limit.rule, Throttle) and value.limit:
         return _throttled(
@@ -306,10 +306,10 @@ def _estimate(keyed_limit: KeyedLimit, ahead: int) -> datetime | None:
 
 
 def _has_key(keyed_limit: KeyedLimit, flow: Mapping[str, Any]) -> bool:
-    if keyed_limit.shared:  # another function may have it at another place
+    if keyed_limit.shared:  # another function declares it under another name
         return keyed_limit.key in flow.values()
-    place = keyed_limit.place
-    return place in flow and bool(flow[place] == keyed_limit.key)
+    declaration = keyed_limit.declaration
+    return declaration in flow and bool(flow[declaration] == keyed_limit.key)
 
 
 def _before(ahead: int) -> str:

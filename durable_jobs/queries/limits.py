@@ -102,7 +102,7 @@ def _values(key: str) -> list[str]:
     found = []
     for value in (_json(key), key):
         try:
-            found.append(keys.text_of(keys.normal(value)))
+            found.append(keys.key_text(keys.normalized(value)))
         except DurableError:
             continue
     return found

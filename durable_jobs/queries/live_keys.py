@@ -35,7 +35,7 @@ class LiveKeys:
 
     def misses(self, value: Any) -> bool:
         """Return whether no live run has a key; False if that is not known."""
-        return self.complete and keys.text_of(keys.normal(value)) not in self.texts
+        return self.complete and keys.key_text(keys.normalized(value)) not in self.texts
 
 
 def live_keys(function: Function) -> LiveKeys:
@@ -45,7 +45,7 @@ def live_keys(function: Function) -> LiveKeys:
     keyed = {name for name, key in expressions.items() if key is not None}
     found = {key for holder, key in held if holder == function.id and key}
     for flow in [*waiting, *_newest(function)]:
-        found |= {keys.text_of(flow[name]) for name in keyed & flow.keys()}
+        found |= {keys.key_text(flow[name]) for name in keyed & flow.keys()}
     complete = max(len(held), len(waiting)) < MAX_READ
     return LiveKeys(sorted(found), complete and not visibility.is_narrowed())
 

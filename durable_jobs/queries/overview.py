@@ -306,7 +306,7 @@ def _attention(now: datetime) -> Iterator[Attention]:
         filters = {"status": RunStatus.FAILED.value, "function": function}
         yield Attention(what="exhausted", count=count, name=function, filters=filters)
     yield from _unknown()
-    yield from _later_release()
+    yield from _newer_version()
     pauses = visibility.pauses(db.rows(Pause))
     for pause in pauses.order_by("-paused_at")[:GROUPS]:
         yield Attention(
@@ -336,7 +336,7 @@ def _unknown() -> Iterator[Attention]:
     """Yield functions of live runs that no worker has had for a long time."""
     there = workers.functions()
     if there is None:
-        return  # a worker of an earlier release may have the function
+        return  # a worker of an older version may have the function
     since = dict(workers.missing().values_list("function", "since"))
     known = {*registry.ids(), *there} - since.keys()
     live = Counter[str]()
@@ -360,13 +360,13 @@ def _unknown() -> Iterator[Attention]:
             )
 
 
-def _later_release() -> Iterator[Attention]:
-    """Yield runs that have needed a later release for a long time."""
-    rows = left_work.of_later_releases(clock.now() - settings.UNKNOWN_AFTER)
+def _newer_version() -> Iterator[Attention]:
+    """Yield runs that have needed a newer version for a long time."""
+    rows = left_work.needing_newer_version(clock.now() - settings.UNKNOWN_AFTER)
     chosen = _runs().filter(pk__in=rows.values("run_id")[:FAILURES])
     found = Counter(chosen.order_by().values_list("function", flat=True))
     for function, count in found.most_common(GROUPS):
         filters = {"status": RunStatus.QUEUED.value, "function": function}
         yield Attention(
-            what="later-release", count=count, name=function, filters=filters
+            what="newer-version", count=count, name=function, filters=filters
         )

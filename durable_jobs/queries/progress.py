@@ -14,7 +14,7 @@ from durable_jobs.store import db
 
 #: Kinds of steps that contain other steps or have no body.
 AROUND = ("group", "map", "parallel", "patch")
-#: Maximum of current steps that are named.
+#: Maximum of open steps that are named.
 MOST = 3
 _FAILED = frozenset({StepStatus.FAILED, StepStatus.TIMED_OUT})
 
@@ -39,7 +39,7 @@ class RunProgress:
         """Return a string that changes whenever the progress changes."""
         return f"{self.status.value}-{self.done}-{self.failed}-{self.going}"
 
-    def current(self) -> list[str]:
+    def open_steps(self) -> list[str]:
         """Return the names of the open steps, last started first."""
         if not self.going:
             return []

@@ -63,27 +63,27 @@ class Viewer:
     _kept: dict[str, Rows] = field(default_factory=dict, compare=False, repr=False)
 
 
-_current: ContextVar[Viewer | None] = ContextVar("durable_jobs_viewer", default=None)
+_viewer: ContextVar[Viewer | None] = ContextVar("durable_jobs_viewer", default=None)
 
 
 @contextmanager
 def seen_by(viewer: Viewer | None) -> Iterator[None]:
     """Limit the read models in the block to what a viewer may see."""
-    token = _current.set(viewer)
+    token = _viewer.set(viewer)
     try:
         yield
     finally:
-        _current.reset(token)
+        _viewer.reset(token)
 
 
-def current() -> Viewer | None:
+def current_viewer() -> Viewer | None:
     """Return the viewer, or None outside of an interface."""
-    return _current.get()
+    return _viewer.get()
 
 
 def set_viewer(viewer: Viewer) -> None:
     """Set the viewer for the rest of the ``seen_by`` block."""
-    _current.set(viewer)
+    _viewer.set(viewer)
 
 
 # The rule
@@ -149,7 +149,7 @@ def _sees_all(rows: Rows) -> bool:
 
 def runs() -> QuerySet[Run]:
     """Return the visible runs, from which every read model starts."""
-    who = _current.get()
+    who = _viewer.get()
     if who is None:
         return db.rows(Run)
     if (
@@ -161,7 +161,7 @@ def runs() -> QuerySet[Run]:
 
 def is_narrowed() -> bool:
     """Return whether some runs are hidden."""
-    return _current.get() is not None and not _sees_all(runs())
+    return _viewer.get() is not None and not _sees_all(runs())
 
 
 def sees(run: Run) -> bool:

@@ -98,7 +98,7 @@ def _fire(due: list[Schedule]) -> tuple[int, int]:
 
 def _advance(schedule: Schedule, now: datetime, busy: bool) -> list[NewRun]:
     if not schedule.in_code and schedule.function in (workers.functions() or ()):
-        # This tick runs an older release. A worker of the newer one fires it soon.
+        # This tick runs an older version. A worker of the newer one fires it soon.
         schedule.due_at = now + RETRY_DELAY
         return []
     if not schedule.in_code:
@@ -110,7 +110,7 @@ def _advance(schedule: Schedule, now: datetime, busy: bool) -> list[NewRun]:
     for occurrence in update.occurrences:
         id = schedules.event_id(schedule, occurrence.time)
         starts.append(new_run(schedule, occurrence, now, id))
-        if not occurrence.skipped:
+        if not occurrence.skip_reason:
             schedule.last_fired_at = occurrence.time
             schedule.last_run = starts[-1].id
     return starts
@@ -136,7 +136,7 @@ def new_run(
         due_at=now,
         depth=0,
         event_id=event_id,
-        skipped=occurrence.skipped,
+        skip_reason=occurrence.skip_reason,
         subjects=(owner,) if schedule.owner_model else (),
     )
 

@@ -28,10 +28,10 @@ QUEUE_FULL = f"{MAX_QUEUED} earlier occurrences were queued (overlap='queue')."
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """A time that gets a run; ``skipped`` is why the run does not start."""
+    """A time that gets a run; ``skip_reason`` is why the run does not start."""
 
     time: datetime
-    skipped: str = ""
+    skip_reason: str = ""
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from durable_jobs.serialization.canonical import canonical
 from durable_jobs.serialization.codec import dumps, from_tree, loads, to_tree
 from durable_jobs.serialization.copies import private_copy
 from durable_jobs.serialization.decoding import unknown_tags
-from durable_jobs.serialization.tags import UnknownTag
+from durable_jobs.serialization.tag_format import UnknownTag
 
 __all__ = [
     "UnknownTag",

@@ -9,7 +9,7 @@ from typing import Any
 from durable_jobs.error_text import storable_text
 from durable_jobs.serialization.codec import dumps
 from durable_jobs.serialization.encoding import encode
-from durable_jobs.serialization.tags import DEEPEST, TAG, tag
+from durable_jobs.serialization.tag_format import DEEPEST, TAG, tag
 
 #: The most bytes of arguments that are stored.
 LARGEST = 4096

@@ -8,7 +8,7 @@ from typing import Any
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.path_error import PathError
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 _write = json.JSONEncoder(
     ensure_ascii=False, sort_keys=True, check_circular=False, separators=(",", ":")

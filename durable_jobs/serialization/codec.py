@@ -10,7 +10,7 @@ from durable_jobs.serialization.decoding import decode, decode_dict
 from durable_jobs.serialization.encoding import encode
 from durable_jobs.serialization.path_error import PathError
 from durable_jobs.serialization.plain_json import is_plain
-from durable_jobs.serialization.tags import TAG, WRAPPER_LEVELS
+from durable_jobs.serialization.tag_format import TAG, WRAPPER_LEVELS
 
 
 def _reject_constant(name: str) -> NoReturn:

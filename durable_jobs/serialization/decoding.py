@@ -17,7 +17,7 @@ from durable_jobs.error_text import summary_of
 from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.classes import find_class, is_pydantic
 from durable_jobs.serialization.references import Reference, fetch
-from durable_jobs.serialization.tags import TAG, VALUE, UnknownTag, tags_in
+from durable_jobs.serialization.tag_format import TAG, VALUE, UnknownTag, tags_in
 
 
 def decode(tree: Any) -> Any:
@@ -73,7 +73,7 @@ def _reference(tree: dict[str, Any]) -> Reference:
 
 
 def unknown_tags(text: str) -> list[str]:
-    """Return the kinds of tags in stored JSON text that this release cannot read."""
+    """Return the kinds of tags in stored JSON text that this version cannot read."""
     return sorted(tags_in(text) - _READERS.keys() - {"model"})
 
 
@@ -81,7 +81,7 @@ def _untag(tree: dict[str, Any]) -> Any:
     kind = tree[TAG]
     if isinstance(kind, str) and kind not in _READERS:
         raise UnknownTag(
-            f"A stored value has the tag {kind!r:.80}, which this release of "
+            f"A stored value has the tag {kind!r:.80}, which this version of "
             f"durable_jobs does not know: expected one of "
             f"{', '.join(sorted(_READERS))} (another version may have written it)."
         )

@@ -23,7 +23,7 @@ from durable_jobs.serialization.plain_json import (
     SMALLEST_INT,
     is_plain_float,
 )
-from durable_jobs.serialization.tags import DEEPEST, TAG, tag
+from durable_jobs.serialization.tag_format import DEEPEST, TAG, tag
 
 _TOO_LARGE_INT = 10**4000
 Tree = Any

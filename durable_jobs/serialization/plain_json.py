@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from durable_jobs.serialization.tags import DEEPEST
+from durable_jobs.serialization.tag_format import DEEPEST
 
 SMALLEST_INT = -(2**63)
 LARGEST_INT = 2**63 - 1

@@ -16,7 +16,7 @@ from durable_jobs.exceptions import PayloadError
 from durable_jobs.serialization.classes import find_class
 from durable_jobs.serialization.decoding import PLAIN_READERS, read_tag
 from durable_jobs.serialization.references import Reference
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 Find = Callable[[Reference], Any]
 #: One message for every invalid reference, so that it reveals nothing of other rows.

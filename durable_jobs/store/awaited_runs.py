@@ -4,7 +4,7 @@ If a step invokes a function with an idempotency key that a run already has, the
 waits for that run. It marks the run as awaited under the run's lock. If the mark comes
 first, the end of the run makes the waits due. If the end comes first, the step sees the
 ended run. The sweep of timers ends the waits. Each wait is also due from time to time,
-in case a worker with an older release ended the run.
+in case a worker with an older version ended the run.
 """
 
 from __future__ import annotations

@@ -83,11 +83,11 @@ def eligible(functions: Iterable[str], now: datetime) -> QuerySet[Backlog]:
 
 
 def active(
-    queue: str, functions: Iterable[str], limit: int, *, leaving: Iterable[int] = ()
+    queue: str, functions: Iterable[str], limit: int, *, excluding: Iterable[int] = ()
 ) -> list[Backlog]:
     """Return up to ``limit`` due backlogs of a queue, in round-robin order.
 
-    Exclude the ids in ``leaving``.
+    Exclude the ids in ``excluding``.
     """
     rows = db.rows(Backlog).filter(
         queue=queue,
@@ -95,7 +95,7 @@ def active(
         eligible_at__lte=clock.now(),
         function__in=list(functions),
     )
-    rows = rows.exclude(pk__in=list(leaving))
+    rows = rows.exclude(pk__in=list(excluding))
     return list(rows.order_by("eligible_at", "promoted_count", "id")[:limit])
 
 
@@ -126,10 +126,10 @@ def next_eligible_at() -> datetime | None:
     return rows.order_by("eligible_at").values_list("eligible_at", flat=True).first()
 
 
-def unblock(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
+def unblock(limit_id: int, count: int, *, excluding: Iterable[int] = ()) -> int:
     """Activate up to ``count`` backlogs that wait for a limit; return their number."""
     rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
-    rows = rows.exclude(pk__in=list(leaving))
+    rows = rows.exclude(pk__in=list(excluding))
     # A backlog of a paused queue would take the free slot and not use it.
     rows = rows.exclude(Exists(pauses.of_queue(OuterRef("queue"))))
     first = list(
@@ -144,11 +144,13 @@ def unblock(limit_id: int, count: int, *, leaving: Iterable[int] = ()) -> int:
 
 
 def blocked_on(
-    limit_id: int, functions: Iterable[str], *, leaving: Iterable[int]
+    limit_id: int, functions: Iterable[str], *, excluding: Iterable[int]
 ) -> list[Backlog]:
     """Return the first backlog of each function that waits for a limit, in order."""
     rows = db.rows(Backlog).filter(blocked_on_id=limit_id)
-    rows = rows.exclude(pk__in=list(leaving)).order_by("eligible_at", "promoted_count")
+    rows = rows.exclude(pk__in=list(excluding)).order_by(
+        "eligible_at", "promoted_count"
+    )
     first = [rows.filter(function=one).first() for one in functions]
     found = [backlog for backlog in first if backlog is not None]
     return sorted(
@@ -269,7 +271,7 @@ def requeue_claimed(
                 started_at=run.started_at if run.claim_count > 1 else None,
             )
             if done:
-                limits.release([run.pk], steps_only=resumed)
+                limits.release_slots([run.pk], steps_only=resumed)
 
 
 def requeue_promoted(rows: QuerySet[Run], limit: int) -> int:
@@ -288,8 +290,8 @@ def requeue_promoted(rows: QuerySet[Run], limit: int) -> int:
         every.filter(pk__in=new).update(
             backlog=AdmissionState.REQUEUED, requeue_to=AdmissionState.REQUEUED
         )
-        limits.release(started, steps_only=True)
-        limits.release(new)
+        limits.release_slots(started, steps_only=True)
+        limits.release_slots(new)
     return len(chosen)
 
 

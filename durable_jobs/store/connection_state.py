@@ -100,7 +100,7 @@ class _Known(threading.local):
 _known = _Known()
 
 #: Whether this process executes runs. If so, its connections are watched.
-_armed = False
+_watching = False
 
 #: The transaction status that libpq reports (``PGTransactionStatusType``).
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = _KNOWN = range(4)
@@ -260,8 +260,8 @@ class Guard:
     """
 
     def __init__(self) -> None:
-        global _armed
-        _armed = True
+        global _watching
+        _watching = True
         self._depths: dict[str, int] = {}
         for connection in connections.all(initialized_only=True):
             _known.connections[connection.alias] = connection
@@ -389,7 +389,7 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 
 def _watch_new(connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
     """Watch a new connection from its start, because user code may open it."""
-    if _armed:
+    if _watching:
         _known.connections[connection.alias] = connection
         watch_of(connection).begin(connection)
 

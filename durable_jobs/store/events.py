@@ -59,14 +59,14 @@ def unrouted(now: datetime) -> QuerySet[Event]:
     return rows.filter(Q(route_after__isnull=True) | Q(route_after__lte=now))
 
 
-def pending(limit: int, leaving: Iterable[str] = ()) -> list[Event]:
+def pending(limit: int, excluding: Iterable[str] = ()) -> list[Event]:
     """Lock up to ``limit`` unrouted events in the caller's transaction, earliest first.
 
-    Skip events that another router has locked, and events with a name in ``leaving``.
+    Skip events that another router has locked, and events with a name in ``excluding``.
     """
     rows = unrouted(clock.now()).order_by("ts", "pk")
-    if leaving:
-        rows = rows.exclude(name__in=list(leaving))
+    if excluding:
+        rows = rows.exclude(name__in=list(excluding))
     if db.lockable():
         rows = rows.select_for_update(skip_locked=True)
     return list(rows[:limit])

@@ -34,7 +34,7 @@ SETTLED = timedelta(minutes=1)
 MOST_POSTPONED = 1000
 
 #: The next try of items without a due time of their own, by kind and item.
-_later: dict[tuple[str, str], datetime] = {}
+_retry_times: dict[tuple[str, str], datetime] = {}
 
 
 def guarded(
@@ -54,7 +54,7 @@ def guarded(
     pause. Raise only if the database is unreachable.
     """
     key = kind, str(item)
-    if postpone is None and key in _later and _later[key] > clock.now():
+    if postpone is None and key in _retry_times and _retry_times[key] > clock.now():
         return False
     try:
         work()
@@ -64,7 +64,7 @@ def guarded(
         later = postpone if pauses else _at_once
         record_failure(kind, item, error, postpone=later, run_id=run_id)
         return False
-    if postpone is None and _later.pop(key, None) is not None:
+    if postpone is None and _retry_times.pop(key, None) is not None:
         clear_error(kind, item)
     return True
 
@@ -80,7 +80,7 @@ def guarded_batch(
 
     Return the number of processed items.
     """
-    chosen = [item for item in items if _later.get((kind, str(item))) is None]
+    chosen = [item for item in items if _retry_times.get((kind, str(item))) is None]
     try:
         if chosen:
             together(chosen)
@@ -103,12 +103,12 @@ def _guarded_item(
 def postponed(kind: str) -> set[str]:
     """Return the items of a kind that this process does not retry yet."""
     now = clock.now()
-    return {item for (of, item), at in _later.items() if of == kind and at > now}
+    return {item for (of, item), at in _retry_times.items() if of == kind and at > now}
 
 
 def clear() -> None:
     """Forget the postponed items of this process."""
-    _later.clear()
+    _retry_times.clear()
 
 
 def record_failure(
@@ -138,13 +138,13 @@ def record_failure(
 
 def _postpone(kind: str, item: str, until: datetime) -> None:
     """Remember the next try of an item, and forget items that may be deleted."""
-    if len(_later) >= MOST_POSTPONED:
+    if len(_retry_times) >= MOST_POSTPONED:
         now = clock.now()
-        for key in [key for key, due in _later.items() if due <= now]:
-            _later.pop(key, None)
-    while len(_later) >= MOST_POSTPONED:
-        _later.pop(min(_later, key=_later.__getitem__), None)
-    _later[kind, item] = until
+        for key in [key for key, due in _retry_times.items() if due <= now]:
+            _retry_times.pop(key, None)
+    while len(_retry_times) >= MOST_POSTPONED:
+        _retry_times.pop(min(_retry_times, key=_retry_times.__getitem__), None)
+    _retry_times[kind, item] = until
 
 
 def pause_after(count: int) -> timedelta:

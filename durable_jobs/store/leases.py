@@ -18,7 +18,7 @@ from durable_jobs.definitions.start_options import MAX_PRIORITY
 from durable_jobs.failpoints import failpoint
 from durable_jobs.models import Run
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import db, limits, pauses, unknown_functions
+from durable_jobs.store import claim_exclusions, db, limits, pauses
 from durable_jobs.store.postgres import claim as claim_statement
 from durable_jobs.store.postgres.claim import ClaimRequest
 
@@ -50,7 +50,7 @@ def claim(
     functions if there are more than ``limit``. Then a long queue of one function does
     not delay the others.
 
-    Functions that this process does not have, and runs that need a later release, are
+    Functions that this process does not have, and runs that need a newer version, are
     excluded once a claim has found them.
 
     The claim adds one to ``crash_count``, and the end of the attempt resets it, so that
@@ -71,8 +71,8 @@ def claim(
         limit,
         request,
         one_per_function=one_per_function,
-        excluding=unknown_functions.excluded(),
-        excluding_runs=unknown_functions.excluded_runs(),
+        excluding=claim_exclusions.excluded_functions(),
+        excluding_runs=claim_exclusions.excluded_runs(),
     )
     if claimed:
         failpoint("claim.committed", queue)
@@ -170,11 +170,11 @@ def renew(leases: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> set[uuid.UUID]:
     return held_ids
 
 
-def release(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
+def release_leases(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Requeue claimed runs that have not started; return their number."""
     chosen = list(run_ids)
     with db.atomic():
-        limits.release_held(chosen, token)
+        limits.release_leased_step_slots(chosen, token)
         return _requeue(chosen, token)
 
 
@@ -217,7 +217,7 @@ def rescue(run: Run, due_at: datetime) -> bool:
             return False
         changes: dict[str, Any] = {"lease_token": None, "lease_until": None}
         changed = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
-        limits.release([run.pk], steps_only=True)
+        limits.release_slots([run.pk], steps_only=True)
         if status == RunStatus.RUNNING:
             changes |= {
                 "status": RunStatus.QUEUED,
@@ -227,7 +227,7 @@ def rescue(run: Run, due_at: datetime) -> bool:
         return bool(changed.update(**changes))
 
 
-def abandoned(worker: str, limit: int) -> list[Run]:
+def held_by_worker(worker: str, limit: int) -> list[Run]:
     """Return up to ``limit`` runs held by workers whose name starts with ``worker``."""
     return list(
         db.rows(Run)
@@ -263,5 +263,5 @@ def requeue_dead_holder(run: Run, due_at: datetime | None = None) -> bool:
             lease_until=None,
         )
         if done:
-            limits.release([run.pk], steps_only=True)
+            limits.release_slots([run.pk], steps_only=True)
     return bool(done)

@@ -1,7 +1,7 @@
-"""Work that a process must leave to another process with newer code or a later release.
+"""Work that a process must leave to another process with newer code or a newer version.
 
 During a rolling deploy, an old worker may end a run whose handler only new code has. It
-may also read a step or a value that only a later release supports. Such work is kept as
+may also read a step or a value that only a newer version supports. Such work is kept as
 a row of the table of sweep errors, with its own kind, until a process can do it.
 """
 
@@ -22,11 +22,11 @@ from durable_jobs.store import db
 HANDLER = "handler"
 #: An event may cancel a run.
 CANCELLATION = "cancellation"
-#: A run needs a later release of this package.
-LATER_RELEASE = "later release"
-KINDS = frozenset({HANDLER, CANCELLATION, LATER_RELEASE})
+#: A run needs a newer version of this package.
+NEWER_VERSION = "newer version"
+KINDS = frozenset({HANDLER, CANCELLATION, NEWER_VERSION})
 
-#: A row of this age is obsolete: a process with the release has executed the run.
+#: A row of this age is obsolete: a process with the version has executed the run.
 SEEN = timedelta(minutes=3)
 
 
@@ -93,7 +93,7 @@ def open_rows() -> QuerySet[SweepError]:
     )
 
 
-def take(row: SweepError) -> bool:
+def delete(row: SweepError) -> bool:
     """Delete a row in the caller's transaction; return whether this call did it."""
     return bool(db.rows(SweepError).filter(pk=row.pk)._raw_delete(db.alias()))
 
@@ -103,10 +103,10 @@ def move_to_end(row: SweepError) -> None:
     db.rows(SweepError).filter(pk=row.pk).update(until=clock.now())
 
 
-def note_later_release(run: Run, needs: str) -> bool:
-    """Record that a run needs a later release; return whether the record is new."""
+def record_needed_version(run: Run, needs: str) -> bool:
+    """Record that a run needs a newer version; return whether the record is new."""
     now = clock.now()
-    known = db.rows(SweepError).filter(kind=LATER_RELEASE, item=str(run.pk))
+    known = db.rows(SweepError).filter(kind=NEWER_VERSION, item=str(run.pk))
     values = {"message": needs, "last_at": now, "until": now + SEEN}
     # An old row is obsolete: the run was executed since then.
     if known.filter(until__lt=now).update(since=now, **values):
@@ -114,13 +114,13 @@ def note_later_release(run: Run, needs: str) -> bool:
     if known.update(**values):
         return False
     row = SweepError(
-        kind=LATER_RELEASE, item=str(run.pk), run_id=run.pk, since=now, **values
+        kind=NEWER_VERSION, item=str(run.pk), run_id=run.pk, since=now, **values
     )
     return bool(db.rows(SweepError).bulk_create([row], ignore_conflicts=True))
 
 
-def of_later_releases(since: datetime | None = None) -> QuerySet[SweepError]:
-    """Return the rows of queued runs that need a later release.
+def needing_newer_version(since: datetime | None = None) -> QuerySet[SweepError]:
+    """Return the rows of queued runs that need a newer version.
 
     With ``since``, only the runs that have needed it since that time or longer.
     """
@@ -128,11 +128,11 @@ def of_later_releases(since: datetime | None = None) -> QuerySet[SweepError]:
     queued = db.rows(Run).filter(
         pk=OuterRef("run_id"), status=RunStatus.QUEUED, due_at__lte=since or now
     )
-    found = db.rows(SweepError).filter(kind=LATER_RELEASE, until__gte=now)
+    found = db.rows(SweepError).filter(kind=NEWER_VERSION, until__gte=now)
     return found.filter(Exists(queued), since__lte=since or now)
 
 
-def later_release_of(run_id: uuid.UUID) -> str | None:
-    """Return what a run needs from a later release, or None if it is not known."""
-    found = of_later_releases().filter(run_id=run_id)
+def needed_version_of(run_id: uuid.UUID) -> str | None:
+    """Return what a run needs from a newer version, or None if it is not known."""
+    found = needing_newer_version().filter(run_id=run_id)
     return found.values_list("message", flat=True).first()

@@ -114,7 +114,7 @@ def acquire(slots: Sequence[Slot]) -> None:
         db.rows(Slot).bulk_create(slots)
 
 
-def release(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
+def release_slots(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
     """Release the slots of runs, or with ``steps_only`` only those of their steps."""
     rows = _held().filter(run_id__in=list(run_ids))
     if steps_only:
@@ -122,7 +122,7 @@ def release(run_ids: Iterable[uuid.UUID], *, steps_only: bool = False) -> int:
     return rows.update(released_at=clock.now())
 
 
-def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
+def release_leased_step_slots(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
     """Release the slots of the steps of runs under a lease."""
     held = db.rows(Run).filter(
         pk__in=list(run_ids), lease_token=token, requeue_to__isnull=False
@@ -131,36 +131,36 @@ def release_held(run_ids: Iterable[uuid.UUID], token: uuid.UUID) -> int:
         # A new claim of the run waits until its slots are released.
         held = held.select_for_update(no_key=True)
     chosen = list(held.order_by("pk").values_list("pk", flat=True))
-    return release(chosen, steps_only=True) if chosen else 0
+    return release_slots(chosen, steps_only=True) if chosen else 0
 
 
-def release_unheld(run_id: uuid.UUID) -> int:
+def release_unleased_step_slots(run_id: uuid.UUID) -> int:
     """Release the slots of the steps of a run without a lease."""
     free = db.rows(Run).filter(
         pk=run_id, lease_token__isnull=True, requeue_to__isnull=False
     )
-    return release([run_id], steps_only=True) if free.exists() else 0
+    return release_slots([run_id], steps_only=True) if free.exists() else 0
 
 
-def release_slots(slot_ids: Iterable[int]) -> int:
+def release_slots_by_id(slot_ids: Iterable[int]) -> int:
     """Release single slots."""
     return _held().filter(pk__in=list(slot_ids)).update(released_at=clock.now())
 
 
-def any_released() -> Q:
+def is_released() -> Q:
     """Return the condition of released slots that are not deleted yet."""
     return Q(released_at__isnull=False)
 
 
-def released(limit_ids: Iterable[int]) -> list[Slot]:
+def released_slots(limit_ids: Iterable[int]) -> list[Slot]:
     """Return the released slots of limits that are not deleted yet."""
-    rows = db.rows(Slot).filter(any_released())
+    rows = db.rows(Slot).filter(is_released())
     return list(rows.filter(limit_id__in=list(limit_ids)))
 
 
-def collect() -> Counter[int]:
+def delete_released_slots() -> Counter[int]:
     """Delete released slots under the lock; return their number by limit."""
-    rows = db.rows(Slot).filter(any_released())
+    rows = db.rows(Slot).filter(is_released())
     found = list(rows.values_list("pk", "limit_id"))
     if found:
         every = db.rows(Slot).filter(pk__in=[pk for pk, _ in found])

@@ -19,7 +19,7 @@ from durable_jobs.store.waits import NewWait, WaitOutcome
 #: Kinds of waits that end a run instead of waking it.
 ENDING = (WaitKind.CANCEL, WaitKind.START_BY, WaitKind.FINISH_BY)
 #: Statuses with a lease. A paused run keeps its lease until its attempt has stopped.
-HELD = (RunStatus.RUNNING, RunStatus.PAUSED)
+STATUSES_WITH_LEASE = (RunStatus.RUNNING, RunStatus.PAUSED)
 
 
 def requeue(run: Run) -> bool:
@@ -34,11 +34,13 @@ def requeue(run: Run) -> bool:
     )
 
 
-def release(run: Run) -> bool:
+def clear_lease(run: Run) -> bool:
     """Clear the lease of a run that is not being executed."""
     rows = db.rows(Run).filter(pk=run.pk, lease_token=run.lease_token)
     return bool(
-        rows.exclude(status__in=HELD).update(lease_token=None, lease_until=None)
+        rows.exclude(status__in=STATUSES_WITH_LEASE).update(
+            lease_token=None, lease_until=None
+        )
     )
 
 

@@ -70,24 +70,28 @@ def suspend(
     suspended: Sequence[SuspendedStep] = (),
     queue: str | None = None,
     due_at: datetime | None = None,
-    attempt: int | None = None,
-    holds_slots: bool = False,
+    failure_count: int | None = None,
+    release_slots: bool = False,
     database_errors: int = 0,
 ) -> str:
     """Release the lease, and write steps and waits, in one transaction.
 
     With ``due_at``, the run is eligible at that time; without it, when a wait ends.
-    With ``holds_slots``, release the slots of its steps. ``database_errors`` is the
+    With ``release_slots``, release the slots of its steps. ``database_errors`` is the
     number of attempts in a row that a database error has ended. Return the new status.
     Raise ``LeaseLost`` if the lease is not held.
     """
     first = suspended[0].record.name if suspended else ""
     failpoint("suspend.begin", first)
-    changes: dict[str, Any] = {"queue": queue, "due_at": due_at, "attempt": attempt}
+    changes: dict[str, Any] = {
+        "queue": queue,
+        "due_at": due_at,
+        "failure_count": failure_count,
+    }
     if db.is_postgres() and not any(
         item.effect or item.replaces_waits for item in suspended
     ):
-        changes |= {"holds_slots": holds_slots, "database_errors": database_errors}
+        changes |= {"release_slots": release_slots, "database_errors": database_errors}
         return _suspend_in_one_statement(lease, records, suspended, changes)
     with db.atomic():
         fenced = steps.fence(lease)
@@ -97,8 +101,8 @@ def suspend(
         changes["database_errors"] = database_errors
         if queue is not None:
             changes["queue"] = queue
-        if attempt is not None:
-            changes["attempt"] = attempt
+        if failure_count is not None:
+            changes["attempt"] = failure_count
         status = RunStatus(fenced)
         if status == RunStatus.RUNNING:
             woken = row.values_list("wake_requested", flat=True).get()
@@ -113,8 +117,8 @@ def suspend(
             status=status, crash_count=0, wake_requested=False, **changes
         ):
             raise LeaseLost
-        if holds_slots:
-            limits.release([lease.run_id], steps_only=True)
+        if release_slots:
+            limits.release_slots([lease.run_id], steps_only=True)
         failpoint("suspend.written", first)
     failpoint("suspend.committed", first)
     return status
@@ -179,15 +183,15 @@ class End:
     step: tuple[str, str] = field(default=("", ""), compare=False, repr=False)
 
 
-def finish_simple(lease: Lease, end: End, *, holds_slots: bool = False) -> bool:
+def finish_simple(lease: Lease, end: End, *, release_slots: bool = False) -> bool:
     """End a run without waits and children; return whether this call ended it.
 
     Return False if the lease is lost, or if other runs wait for its end. With
-    ``holds_slots``, release the slots of the run.
+    ``release_slots``, release the slots of the run.
     """
     if db.is_postgres():
         return finish_statement.finish_simple(
-            lease, _end_values(end), holds_slots=holds_slots
+            lease, _end_values(end), release_slots=release_slots
         )
     rows = db.rows(Run).filter(
         pk=lease.run_id,
@@ -195,16 +199,16 @@ def finish_simple(lease: Lease, end: End, *, holds_slots: bool = False) -> bool:
         status=RunStatus.RUNNING,
         awaited=False,
     )
-    if not holds_slots:
+    if not release_slots:
         return bool(rows.update(**_end_fields(end)))
     with db.atomic():
         done = bool(rows.update(**_end_fields(end)))
         if done:
-            limits.release([lease.run_id])
+            limits.release_slots([lease.run_id])
     return done
 
 
-def finish_with_waits(lease: Lease, end: End, *, holds_slots: bool = False) -> bool:
+def finish_with_waits(lease: Lease, end: End, *, release_slots: bool = False) -> bool:
     """End a run with its waits and open steps in one statement, if that is enough.
 
     Return False if the run has live children, if other runs wait for its end, if the
@@ -213,7 +217,7 @@ def finish_with_waits(lease: Lease, end: End, *, holds_slots: bool = False) -> b
     if not db.is_postgres():
         return False
     cancelled = finish_statement.finish_with_waits(
-        lease, _end_values(end), holds_slots=holds_slots
+        lease, _end_values(end), release_slots=release_slots
     )
     steps.announce_steps(cancelled or [])
     return cancelled is not None
@@ -231,7 +235,7 @@ MakeHandlers = Callable[[Run, End], Sequence[Run]]
 
 
 def finish(
-    run: Run, lease: Lease | None, end: End, make_handlers: MakeHandlers
+    run: Run, end: End, lease: Lease | None, make_handlers: MakeHandlers
 ) -> bool:
     """End a run and everything that depends on it; return whether this call ended it.
 
@@ -286,7 +290,7 @@ def _end_dependents(run: Run, end: End, make_handlers: MakeHandlers) -> None:
     """Release an ended run's slots, end its waits and steps, cancel its children."""
     run_id = run.pk
     if run.flow is not None:
-        limits.release([run_id])
+        limits.release_slots([run_id])
     waits.drop(run_id)
     steps.cancel(db.rows(Step).filter(run_id=run_id))
     children = db.rows(Run).filter(

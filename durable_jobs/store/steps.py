@@ -246,7 +246,7 @@ def announce_steps(keys: Sequence[uuid.UUID]) -> None:
         )
 
 
-def record_attempt(
+def record_failed_attempt(
     run_id: uuid.UUID,
     step: str,
     number: int,
@@ -255,7 +255,10 @@ def record_attempt(
     ended_at: datetime,
     logs: dict[str, Any] | None = None,
 ) -> None:
-    """Record the error of an attempt that will be retried."""
+    """Record the error of an attempt that will be retried.
+
+    ``number`` counts the attempts from 0.
+    """
     db.insert(
         FailedAttempt(
             run_id=run_id,

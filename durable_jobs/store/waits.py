@@ -304,7 +304,7 @@ def find(kind: WaitKind, name: str, matches: Iterable[str] | None = None) -> lis
     return list(rows.order_by("pk"))
 
 
-def page(
+def possible_waits(
     name: str,
     matches: Iterable[str] | None,
     after: int,
@@ -328,7 +328,7 @@ def page(
     return list(rows.order_by("at")[:limit])
 
 
-def of_ids(keys: Iterable[int]) -> list[Wait]:
+def existing(keys: Iterable[int]) -> list[Wait]:
     """Return those of the waits that still exist, oldest first."""
     rows = db.rows(Wait).filter(pk__in=list(keys))
     return list(rows.order_by("pk"))

@@ -24,7 +24,7 @@ def alive() -> QuerySet[Worker]:
 def functions() -> set[str] | None:
     """Return the functions of the live workers, or None if they are not known.
 
-    Workers of an earlier release do not report their functions.
+    Workers of an older version do not report their functions.
     """
     known: set[str] = set()
     for names in alive().order_by().values_list("functions", flat=True).distinct():

@@ -27,11 +27,11 @@ from durable_jobs.schedules import sync
 from durable_jobs.statuses import LIVE, RunStatus
 from durable_jobs.store import (
     backlogs,
+    claim_exclusions,
     db,
     event_windows,
     item_errors,
     leases,
-    unknown_functions,
 )
 from durable_jobs.testing import approvals, stubs
 from durable_jobs.testing import replay as replay_runs
@@ -96,7 +96,7 @@ class Kit:
         )
         self._stack.callback(run_log.watch, run_log.watch(self._failed))
         self._stack.callback(model_waits.watched.forget)
-        for clear in (limits.forget, unknown_functions.clear, item_errors.clear):
+        for clear in (limits.forget, claim_exclusions.clear, item_errors.clear):
             clear()
             self._stack.callback(clear)
         return self
@@ -170,7 +170,7 @@ class Kit:
         return due.exclude(kind="model").exists()
 
     def _admission_due(self) -> bool:
-        return bool(admission.needed())
+        return bool(admission.pending_work())
 
     def _check_after_commits(self) -> None:
         """Run the checks that saves have left for the commit of a test's transaction.

@@ -24,7 +24,8 @@ from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.worker import celery_logs
 from durable_jobs.worker.queues import broker_name
 
-TICK = "durable_jobs.tick"
+#: The names of the tasks.
+WORK, TICK = "durable_jobs.work", "durable_jobs.tick"
 
 #: Untyped, since Celery's type stubs lack most of this module.
 _state: Any = celery._state

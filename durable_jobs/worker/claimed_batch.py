@@ -97,6 +97,6 @@ def release_batch(runs: list[Run]) -> None:
     token = runs[0].lease_token
     assert token is not None, "the runs were claimed"
     failpoint("lease.release")
-    if leases.release([run.pk for run in runs], token):
+    if leases.release_leases([run.pk for run in runs], token):
         failpoint("lease.released")
         notifier.notify_now(runs[0].queue, len(runs))

@@ -64,7 +64,7 @@ def forward_foreign(task: Any, *args: object) -> bool:
     """Publish the task's message again if it is another installation's.
 
     Return whether it is. After ``MAX_HOPS`` times the message is dropped. A message
-    without an id comes from an older release, and counts as this installation's.
+    without an id comes from an older version, and counts as this installation's.
     """
     sender = _key(task.request.get(INSTALLATION))
     if sender is None:

@@ -1,8 +1,8 @@
 """Coalescing of wake-up messages that are sent in quick succession.
 
 A message costs more than the row that it announces. A sender that commits many rows
-one by one sends a message for the first row. Then it sends one message per ``CLOSE``
-seconds for all rows since.
+one by one sends a message for the first row. Then it sends one message per
+``COALESCE_INTERVAL`` seconds for all rows since.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db import connections
 from durable_jobs import clock
 
 #: Messages for one queue within this many seconds are coalesced.
-CLOSE = 0.01
+COALESCE_INTERVAL = 0.01
 
 
 class NotifyCoalescer:
@@ -45,14 +45,14 @@ class NotifyCoalescer:
             self._reset()
         with self._lock:
             if now >= self._until.get(queue, 0.0):
-                self._until[queue] = now + CLOSE
+                self._until[queue] = now + COALESCE_INTERVAL
                 return False
             waiting = queue in self._work
             self._work[queue] = self._work.get(queue, 0) + work
         if waiting:
             return True
         try:
-            threading.Timer(CLOSE, self.flush, [queue]).start()
+            threading.Timer(COALESCE_INTERVAL, self.flush, [queue]).start()
         except RuntimeError:  # too many threads, or the program is ending
             with self._lock:
                 self._work.pop(queue, None)
@@ -68,7 +68,7 @@ class NotifyCoalescer:
         """Send one message for all coalesced work of a queue."""
         with self._lock:
             work = self._work.pop(queue, 0)
-            self._until[queue] = clock.monotonic() + CLOSE
+            self._until[queue] = clock.monotonic() + COALESCE_INTERVAL
         try:
             if work and not self._notify(queue, work):
                 self.failed(queue)

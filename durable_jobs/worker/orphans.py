@@ -22,7 +22,7 @@ def requeue_orphans() -> int:
     """Requeue the runs of dead processes on this host. Return how many."""
     prefix = f"{socket.gethostname()}:"
     done: list[Run] = []
-    for run in leases.abandoned(prefix, BATCH):
+    for run in leases.held_by_worker(prefix, BATCH):
         pid = run.worker.removeprefix(prefix).partition(":")[0]
         if pid.isdigit() and not _alive(int(pid)):
             work = partial(_requeue, run, done)

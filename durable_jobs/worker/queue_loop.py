@@ -30,9 +30,9 @@ from durable_jobs.worker.claimed_batch import ClaimedBatch, release_batch
 logger = logging.getLogger("durable_jobs")
 
 #: If runs take longer than this, they are claimed one at a time.
-SHORT = 0.05
+SHORT_RUN = 0.05
 #: The greatest difference between the clocks of two processes, in seconds.
-SLACK = 0.25
+MAX_CLOCK_SKEW = 0.25
 
 #: A queue is behind if all runs of a claim have been due for this many seconds.
 BEHIND = 1.0
@@ -60,7 +60,7 @@ class BatchSizer:
 
     def size(self) -> int:
         """Return how many runs to claim."""
-        return settings.CLAIM_BATCH if self._seconds < SHORT else 1
+        return settings.CLAIM_BATCH if self._seconds < SHORT_RUN else 1
 
 
 _batch_sizer = BatchSizer()
@@ -195,7 +195,7 @@ def _serve_batch(
         notifier.notify_now(queue)  # there may be more runs than this worker can take
     chosen = _isolate_crash_suspect(isolated(admission.recheck_limits, claimed))
     if chosen:
-        _advance_all(ClaimedBatch(chosen))
+        _execute_all(ClaimedBatch(chosen))
     # Runs that became eligible since have sent a message of their own.
     all_claimed = not full and not one_per_function and chosen == claimed
     return len(chosen), all_claimed and not registry.needs_admission
@@ -225,7 +225,11 @@ def already_served(queue: str, sent_at: float) -> bool:
     A time in the future does not count: the clock was set back since.
     """
     drained_at = _drained_at.get(queue, 0.0)
-    return sent_at + SLACK < drained_at <= clock.now().timestamp() + SLACK
+    return (
+        sent_at + MAX_CLOCK_SKEW
+        < drained_at
+        <= clock.now().timestamp() + MAX_CLOCK_SKEW
+    )
 
 
 def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
@@ -241,7 +245,7 @@ def _isolate_crash_suspect(claimed: list[Run]) -> list[Run]:
     return [suspect]
 
 
-def _advance_all(batch: ClaimedBatch) -> None:
+def _execute_all(batch: ClaimedBatch) -> None:
     with background_thread().batches.watching(batch):
         while (run := batch.next()) is not None:
             if shutdown.requested() or time_limits.nearly_over():
@@ -250,14 +254,14 @@ def _advance_all(batch: ClaimedBatch) -> None:
             item_errors.guarded(
                 "run",
                 run.pk,
-                partial(_advance, run),
+                partial(_execute, run),
                 # It counts as a crash, so MAX_CRASHES bounds such attempts.
                 postpone=partial(leases.requeue_dead_holder, run),
                 run_id=run.pk,
             )
 
 
-def _advance(run: Run) -> None:
+def _execute(run: Run) -> None:
     background = background_thread()
     background.alarms.record_activity()
     began = clock.monotonic()
@@ -265,8 +269,8 @@ def _advance(run: Run) -> None:
         attempt.execute_attempt(
             run,
             threads=settings.BRANCH_THREADS,
-            lost=partial(background.leases.lost, run.pk),
-            stopping=shutdown.requested,
+            lease_lost=partial(background.leases.lost, run.pk),
+            shutting_down=shutdown.requested,
         )
     _batch_sizer.record(clock.monotonic() - began)
     _tidy()

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
 
+#: The queues that this worker consumes. Empty outside of a worker.
+consumed: list[str] = []
+
 
 def broker_name(queue: str) -> str:
     """Return the name that a queue has on the broker."""

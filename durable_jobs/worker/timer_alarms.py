@@ -20,7 +20,7 @@ from durable_jobs import clock
 #: Timers further away than this are left to the tick.
 FARTHEST_ALARM = timedelta(seconds=60)
 #: How many seconds before its moment a wake-up message is sent: its travel time.
-LEAD = 0.005
+ALARM_LEAD = 0.005
 #: How many seconds an alarm waits for a thread that drains its queue.
 GRACE = 0.05
 
@@ -54,7 +54,7 @@ class TimerAlarms:
         with self._changed:
             heapq.heappush(self._alarms.setdefault(queue, []), moment)
             self._send = send
-            self._wake_by(clock.monotonic() + left.total_seconds() - LEAD)
+            self._wake_by(clock.monotonic() + left.total_seconds() - ALARM_LEAD)
 
     @contextmanager
     def draining(self, queue: str) -> Iterator[None]:
@@ -90,8 +90,8 @@ class TimerAlarms:
         now = clock.now()
         with self._changed:
             alarms = self._alarms.get(queue)
-            left = (alarms[0] - now).total_seconds() if alarms else LEAD
-        return max(0.0, left) if left < LEAD else None
+            left = (alarms[0] - now).total_seconds() if alarms else ALARM_LEAD
+        return max(0.0, left) if left < ALARM_LEAD else None
 
     def pause(self) -> float | None:
         """Return the seconds until a message is to be sent, or None.
@@ -101,7 +101,7 @@ class TimerAlarms:
         pauses = [
             max(
                 0.0,
-                (alarms[0] - clock.now()).total_seconds() - LEAD,
+                (alarms[0] - clock.now()).total_seconds() - ALARM_LEAD,
                 self._grace(queue),
             )
             for queue, alarms in self._alarms.items()
@@ -112,7 +112,7 @@ class TimerAlarms:
         """Send a wake-up message for each queue with a due alarm."""
         if not self._alarms:
             return
-        near = clock.now() + timedelta(seconds=LEAD)
+        near = clock.now() + timedelta(seconds=ALARM_LEAD)
         with self._changed:
             send = self._send
             moments = {

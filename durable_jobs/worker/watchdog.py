@@ -176,5 +176,5 @@ class Watchdog:
             backlog__isnull=True,
             due_at__lte=clock.now() - timedelta(seconds=UNREACHABLE_AFTER),
         )
-        ready = ready.exclude(pk__in=left_work.of_later_releases().values("run_id"))
+        ready = ready.exclude(pk__in=left_work.needing_newer_version().values("run_id"))
         return ready.values_list("queue", flat=True).first()

@@ -78,7 +78,7 @@ def test_moments_with_the_largest_offsets_are_understood(kit, api, moment, time)
 
 def test_reader_of_the_schema_is_not_remembered(kit, api):
     assert api.get("openapi.json").status_code == 200
-    assert visibility.current() is None
+    assert visibility.current_viewer() is None
     with visibility.seen_by(None):
         response = Client().get(f"{V1}openapi.json")
         problem(response, 401, "unauthorized")

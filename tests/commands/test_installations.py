@@ -17,7 +17,8 @@ from durable_jobs.models import Installation, Run
 from durable_jobs.store import installation
 from durable_jobs.worker import foreign_messages, queues
 from durable_jobs.worker.celery_app import TICK
-from durable_jobs.worker.celery_tasks import CeleryNotifier, tick, work
+from durable_jobs.worker.celery_notifier import CeleryNotifier
+from durable_jobs.worker.celery_tasks import tick, work
 from durable_jobs.worker.foreign_messages import HOPS, INSTALLATION, MAX_HOPS
 
 pytestmark = pytest.mark.django_db
@@ -126,7 +127,7 @@ def test_sent_messages_and_ticks_carry_the_id(
     own = {INSTALLATION: str(Installation.objects.get().key)}
     sender = CeleryNotifier()
     monkeypatch.setattr(sender, "_publisher", sent)
-    module = "durable_jobs.worker.celery_tasks.project_app"
+    module = "durable_jobs.worker.celery_notifier.project_app"
     monkeypatch.setattr(module, lambda: sent)
     sender._send("default", 1, clock.now())
     assert sent.messages[0]["headers"] == own
@@ -192,7 +193,7 @@ def test_queues_have_the_prefix_only_on_the_broker(
     assert queues.consumed_queues(["pr7-default", "celery"]) == ["default"]
     sender = CeleryNotifier()
     monkeypatch.setattr(sender, "_publisher", sent)
-    module = "durable_jobs.worker.celery_tasks.project_app"
+    module = "durable_jobs.worker.celery_notifier.project_app"
     monkeypatch.setattr(module, lambda: sent)
     sender._send("default", 1, clock.now())
     (message,) = sent.messages

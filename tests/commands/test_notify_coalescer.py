@@ -13,8 +13,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from durable_jobs import clock
 from durable_jobs.notifier import BrokerUnavailable
-from durable_jobs.worker.celery_tasks import CeleryNotifier
-from durable_jobs.worker.notify_coalescer import CLOSE, NotifyCoalescer
+from durable_jobs.worker.celery_notifier import CeleryNotifier
+from durable_jobs.worker.notify_coalescer import COALESCE_INTERVAL, NotifyCoalescer
 from tests.lab.processes import ROOT, until
 
 
@@ -57,7 +57,7 @@ def test_first_message_is_sent_at_once_and_then_one_for_all_others(
     assert coalescer.coalesce("a", 3), "the message for later runs counts too"
     recorded.wait()
     assert recorded.work == [("a", 49), ("a", 3)]
-    now[0] += CLOSE
+    now[0] += COALESCE_INTERVAL
     assert not coalescer.coalesce("a", 1)
 
 

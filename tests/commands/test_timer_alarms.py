@@ -15,12 +15,13 @@ from durable_jobs.models import Run, Wait
 from durable_jobs.statuses import RunStatus
 from durable_jobs.worker import background
 from durable_jobs.worker.background import BackgroundThread
-from durable_jobs.worker.celery_tasks import CeleryNotifier, work
+from durable_jobs.worker.celery_notifier import CeleryNotifier
+from durable_jobs.worker.celery_tasks import work
 from durable_jobs.worker.queue_loop import drain_queue
 from durable_jobs.worker.timer_alarms import (
+    ALARM_LEAD,
     FARTHEST_ALARM,
     GRACE,
-    LEAD,
     TimerAlarms,
 )
 from tests.engine.workers import Deaf
@@ -63,14 +64,14 @@ def test_idle_process_sends_a_message_just_before_an_alarm(
     alarms.add(due, "a", notifications)
     until(lambda: notifications.sent, "a wake-up")
     assert notifications.sent == [("a", due)]
-    assert notifications.at[0] >= due - timedelta(seconds=2 * LEAD)
+    assert notifications.at[0] >= due - timedelta(seconds=2 * ALARM_LEAD)
 
 
 def test_alarms_send_one_message_per_queue_and_time(
     alarms: TimerAlarms, notifications: Notifications
 ):
     due = clock.now() + SOON
-    later = due + timedelta(seconds=10 * LEAD)
+    later = due + timedelta(seconds=10 * ALARM_LEAD)
     for moment, queue in ((later, "a"), (due, "b"), (due, "a"), (due, "a")):
         alarms.add(moment, queue, notifications)
     until(lambda: len(notifications.sent) == 3, "three wake-ups")
@@ -161,7 +162,7 @@ def test_message_before_its_moment_is_processed_at_the_moment(
         "durable_jobs.worker.celery_tasks.drain_queue",
         lambda queue, **options: looked.append(clock.now()),
     )
-    moment = clock.now() + timedelta(seconds=LEAD * 0.9)
+    moment = clock.now() + timedelta(seconds=ALARM_LEAD * 0.9)
     work("default", moment.timestamp())
     assert looked[0] >= moment
 
@@ -176,7 +177,7 @@ def test_waits_that_fail_to_end_are_postponed(
         raise RuntimeError("broken")
 
     monkeypatch.setattr(timers, "BATCH", 2)
-    monkeypatch.setitem(timers._ENDS, "timeout", fail)
+    monkeypatch.setitem(timers._END_ACTIONS, "timeout", fail)
     due = clock.now() - timedelta(seconds=1)
     runs = [naps.enqueue({"seconds": 3600}) for _ in range(5)]
     while drain_queue("default"):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_jobs import durable
-from durable_jobs.engine.errors import describe, rebuild
+from durable_jobs.engine.errors import describe_error, rebuild
 from durable_jobs.exceptions import (
     ConfigurationError,
     DurableError,
@@ -210,7 +210,7 @@ def _seconds(text: bytes) -> float:
 @given(boxed(errors()))
 @tried(150)
 def test_error_is_described_whatever_its_methods_do(box: Box) -> None:
-    record = guarded(lambda: describe(box.value))
+    record = guarded(lambda: describe_error(box.value))
     text = json.dumps(record)
     text.encode()
     assert "\\u0000" not in text

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from hypothesis import strategies as st
 
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 
 class Color(enum.Enum):

@@ -38,7 +38,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 
     It claims many runs at once and releases none, and keeps its prepared plans.
     """
-    monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
+    monkeypatch.setattr(queue_loop, "SHORT_RUN", 3600.0)
     monkeypatch.setattr(claimed_batch, "PATIENCE", 3600.0)
     monkeypatch.setattr(prepared, "REPLAN", 3600.0)
     # Alarms that earlier tests of this process set would end timers here.

@@ -73,7 +73,7 @@ def no_check_after_a_crash() -> None:
     from durable_jobs.models import WaitKind
     from durable_jobs.store import waits
 
-    timers._ENDS[WaitKind.EVENT] = waits.mark_checked
+    timers._END_ACTIONS[WaitKind.EVENT] = waits.mark_checked
 
 
 def routed_before_the_commit() -> None:
@@ -139,7 +139,7 @@ def slots_of_the_dead() -> None:
     from durable_jobs.models import Slot
     from durable_jobs.store import limits
 
-    _put(limits, "release", lambda run_ids, *, steps_only=False: 0)
+    _put(limits, "release_slots", lambda run_ids, *, steps_only=False: 0)
     _put(stalled_backlogs, "lost_slots", lambda: Slot.objects.none())
 
 

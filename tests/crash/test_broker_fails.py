@@ -11,8 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from durable_jobs.models import Run
-from durable_jobs.worker.celery_app import TICK
-from durable_jobs.worker.celery_tasks import WORK
+from durable_jobs.worker.celery_app import TICK, WORK
 from tests.lab import durable as functions
 from tests.lab.brokers import flush, own_broker, publish
 from tests.lab.models import Account, Effect, Gate

@@ -11,7 +11,7 @@ import pytest
 from kombu import Connection, Queue
 from kombu.transport import redis
 
-from durable_jobs.worker.celery_tasks import WORK
+from durable_jobs.worker.celery_app import WORK
 from durable_jobs.worker.unacknowledged import skip_impossible_restores
 from tests.lab import durable as functions
 from tests.lab.brokers import own_broker, publish

@@ -94,7 +94,7 @@ def test_old_and_new_workers_on_one_queue_lose_and_repeat_nothing(lab: Lab) -> N
     assert all(set(labels(run).values()) == {1} for run in [*new, *old])
 
 
-def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
+def test_steps_that_only_a_newer_version_can_read_wait_for_its_worker(
     lab: Lab,
 ) -> None:
     """The old worker lacks a serialization tag and a step kind."""
@@ -106,7 +106,7 @@ def test_steps_that_only_a_later_release_can_read_wait_for_its_worker(
     assert new.terminate() == 0
     claims = {run.pk: Run.objects.get(pk=run.pk).claim_count for run in runs}
     old = lab.worker("-P", "prefork", "-c", "2", LAB_RELEASE="old")
-    left = SweepError.objects.filter(kind="later release")
+    left = SweepError.objects.filter(kind="newer version")
     until(lambda: left.count() == 3, "the old worker to release them", lab)
     known = functions.patient.enqueue()
     until(lambda: completed(known), "the known run to end", lab)

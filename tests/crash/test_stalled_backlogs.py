@@ -149,18 +149,18 @@ def test_function_resumed_during_an_admission_continues(monkeypatch) -> None:
     run = work.enqueue()
     admission.admit()
     pause_control.pause_function(work, key=EVERY, skip=False, reason="")
-    current = pauses.current
+    load = pauses.load
 
     resuming: list[Begun] = []
 
     def read() -> Any:
-        found = current()
-        monkeypatch.setattr(pauses, "current", current)
+        found = load()
+        monkeypatch.setattr(pauses, "load", load)
         resuming.append(Begun(lambda: pause_control.resume_function(work, key=EVERY)))
         until(lambda: not Pause.objects.exists(), "the pause to end")
         return found
 
-    monkeypatch.setattr(pauses, "current", read)
+    monkeypatch.setattr(pauses, "load", read)
     admission.admit("default", 10)
     resuming[0].result()
     settle()
@@ -351,18 +351,18 @@ def test_late_release_by_a_worker_releases_no_slot_of_the_next_attempt(
     def others() -> None:
         assert not leases.rescue(leases.expired(10)[0], clock.now())
 
-    release = limit_rows.release
+    release = limit_rows.release_slots
 
     def late(*args: Any, **options: Any) -> int:
-        monkeypatch.setattr(limit_rows, "release", release)
+        monkeypatch.setattr(limit_rows, "release_slots", release)
         elsewhere(others)
         return release(*args, **options)
 
-    monkeypatch.setattr(limit_rows, "release", late)
-    assert leases.release([stale.pk], stale.lease_token) == 1
+    monkeypatch.setattr(limit_rows, "release_slots", late)
+    assert leases.release_leases([stale.pk], stale.lease_token) == 1
     admission.admit("default", 10)
     assert leases.claim("default", 1, "next")
-    assert leases.release([stale.pk], stale.lease_token) == 0
+    assert leases.release_leases([stale.pk], stale.lease_token) == 0
     run.refresh_from_db()
     assert run.worker == "next"
     assert Slot.objects.filter(run=run, released_at=None).count() == 1
@@ -404,7 +404,7 @@ def test_admission_and_the_sweep_of_backlogs_never_deadlock(monkeypatch) -> None
 
     def sweep() -> None:
         with suppress(OperationalError):  # the database aborted the admission
-            stalled_backlogs._redeclared()
+            stalled_backlogs._restart_changed()
 
     def blocked() -> bool:
         with connection.cursor() as cursor:

@@ -38,7 +38,7 @@ def configure(settings: Settings) -> Configure:
 @pytest.fixture
 def unserved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep runs queued until the test serves, as a worker with short runs does."""
-    monkeypatch.setattr(queue_loop, "SHORT", 3600.0)
+    monkeypatch.setattr(queue_loop, "SHORT_RUN", 3600.0)
     with registry.temporary(), notifier.using(Deaf()):
         yield
 

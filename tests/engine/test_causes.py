@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ValidationError
 
 from durable_jobs import durable
-from durable_jobs.engine.errors import describe, rebuild
+from durable_jobs.engine.errors import describe_error, rebuild
 from tests.engine.conftest import Later, Start
 
 
@@ -107,7 +107,7 @@ def recorded(make: Callable[[], Exception]) -> durable.DurableError:
     try:
         raise make()
     except Exception as error:  # noqa: BLE001  # the case under test
-        record = describe(error)
+        record = describe_error(error)
     return rebuild(json.loads(json.dumps(record)), "step", "key")
 
 

@@ -377,7 +377,7 @@ def test_run_behind_ended_branches_is_patched(
 
 
 @pytest.mark.parametrize("name", ["fetch", "ai"])
-def test_step_of_a_later_release_raises_a_clear_error(start: Start, name):
+def test_step_of_a_newer_version_raises_a_clear_error(start: Start, name):
     def early(ctx):
         getattr(ctx.step, name)("x", title="x")
 

@@ -123,7 +123,7 @@ def test_fair_claim_takes_one_run_of_each_function_then_any(works):
         assert len({run.function for run in runs}) == 2
         assert {run.pk: run.function for run in runs}.items() <= oldest.items()
         chosen |= {run.function for run in runs}
-        leases.release([run.pk for run in runs], runs[0].lease_token)
+        leases.release_leases([run.pk for run in runs], runs[0].lease_token)
 
 
 def test_fair_claim_takes_only_what_any_claim_may(works):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from durable_jobs import durable
 from durable_jobs.control_flow import is_failure
-from durable_jobs.engine.errors import describe, rebuild
+from durable_jobs.engine.errors import describe_error, rebuild
 from durable_jobs.error_text import MAX_MESSAGE, MAX_TRACEBACK, MAX_TYPE
 from tests.engine.conftest import Later, Start
 from tests.engine.hostile import CORPUS, OddString, cycle
@@ -56,7 +56,7 @@ def test_describe_returns_a_record_of_any_exception(make: Make):
     try:
         raise make()
     except BaseException as error:  # noqa: BLE001  # the case under test
-        record = describe(error)
+        record = describe_error(error)
     check(record)
     assert rebuild(record, "step", "key").message is not None
 
@@ -89,7 +89,7 @@ def test_describe_returns_a_record_of_any_mixture(data: st.DataObject):
                 other = caught
         error = other
     assert is_failure(error)
-    check(describe(error))
+    check(describe_error(error))
 
 
 @each
@@ -151,7 +151,7 @@ def test_logging_a_hostile_exception_breaks_nothing(
 
 
 def test_cycle_of_causes_is_described_once():
-    record = describe(cycle())
+    record = describe_error(cycle())
     assert record["traceback"].count("ValueError: first") == 1
     assert "earlier exceptions are left out" in record["traceback"]
 
@@ -165,6 +165,6 @@ def test_truncated_traceback_keeps_both_ends():
     try:
         go(200)
     except ValueError as error:
-        text = describe(error)["traceback"]
+        text = describe_error(error)["traceback"]
     assert text.startswith("ValueError: first")
     assert text.endswith("x\n")

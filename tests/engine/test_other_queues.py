@@ -10,7 +10,7 @@ import pytest
 from durable_jobs import durable
 from durable_jobs.conf import settings
 from durable_jobs.store import leases
-from durable_jobs.worker import celery_tasks, queue_loop
+from durable_jobs.worker import celery_tasks, celery_worker, queue_loop, queues
 from durable_jobs.worker.queue_loop import drain_queue
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,8 +71,8 @@ def test_celery_worker_checks_all_queues_that_it_consumes(
 ):
     consumed = dict.fromkeys(("default", "apart", "other"))
     worker = SimpleNamespace(app=celery_of(consumed))
-    monkeypatch.setattr(celery_tasks, "_consumed", [])
-    celery_tasks._save_consumed(instance=worker)
+    monkeypatch.setattr(queues, "consumed", [])
+    celery_worker._save_consumed(instance=worker)
     backlog("default", MANY)
     backlog("apart", 1)
     backlog("foreign", 1)

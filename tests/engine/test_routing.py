@@ -246,5 +246,5 @@ def test_cancelling_event_uses_the_index_of_its_condition(durable_kit: Kit) -> N
 
 
 def test_progress_of_a_newer_release_is_read() -> None:
-    event = Event(routing={"after": 3, "failed": [1], "of a newer release": True})
+    event = Event(routing={"after": 3, "failed": [1], "of a newer version": True})
     assert routing.Progress.of(event) == routing.Progress(after=3, failed=(1,))

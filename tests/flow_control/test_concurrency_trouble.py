@@ -88,7 +88,7 @@ def test_runs_released_before_they_begin_release_their_slots(diary: Diary) -> No
     admission.admit("default", 10)
     claimed = leases.claim("default", 10, "leaving")
     assert len(claimed) == 2
-    leases.release([run.pk for run in claimed], claimed[0].lease_token)
+    leases.release_leases([run.pk for run in claimed], claimed[0].lease_token)
     assert not Slot.objects.filter(released_at__isnull=True).exists()
     diary.kit.run_until_idle()
     assert diary.peak <= 2

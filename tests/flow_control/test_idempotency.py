@@ -145,7 +145,7 @@ def test_repeat_is_not_buffered(diary: Diary) -> None:
     diary.send(9, order=8)
     diary.kit.run_until_idle()
     assert diary.order == [0]
-    assert Run.objects.get().event_meta["gathered"] == 2
+    assert Run.objects.get().event_meta["buffered"] == 2
 
 
 def test_repeat_does_not_count_at_the_rate_limit(diary: Diary) -> None:

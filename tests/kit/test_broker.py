@@ -13,9 +13,9 @@ from pytest_django import Settings
 from durable_jobs import clock, durable, notifier
 from durable_jobs.definitions.registry import registry
 from durable_jobs.models import Run
-from durable_jobs.worker import celery_tasks
+from durable_jobs.worker import celery_notifier
 from durable_jobs.worker.celery_app import project_app
-from durable_jobs.worker.celery_tasks import CeleryNotifier, _disabled
+from durable_jobs.worker.celery_notifier import CeleryNotifier, _disabled
 
 Muted = Callable[[], bool]
 #: As outside of this suite, which has a fixture that sends all messages.
@@ -30,7 +30,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def send_task(name: str, *, queue: str, **options: Any) -> None:
         queues.append(queue)
 
-    monkeypatch.setattr(celery_tasks, "_disabled", muted)
+    monkeypatch.setattr(celery_notifier, "_disabled", muted)
     monkeypatch.setattr(project_app(), "send_task", send_task)
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://broker.invalid/0")
     return queues

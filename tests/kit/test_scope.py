@@ -37,16 +37,16 @@ def test_functions_declared_before_the_kit_are_known_in_it() -> None:
 
 
 def test_kit_restores_everything() -> None:
-    outside, before = notifier.current(), clock.now()
+    outside, before = notifier.installed(), clock.now()
     with Kit() as kit:
         kit.advance("365d")
-        assert notifier.current() is not outside
-    assert notifier.current() is outside
+        assert notifier.installed() is not outside
+    assert notifier.installed() is outside
     assert (clock.now() - before).days == 0
 
 
 def test_kit_restores_everything_after_an_error() -> None:
-    outside = notifier.current()
+    outside = notifier.installed()
 
     class Broken(Exception):
         pass
@@ -54,7 +54,7 @@ def test_kit_restores_everything_after_an_error() -> None:
     with pytest.raises(Broken), Kit():  # noqa: PT012  # the kit's end is the point
         durable.function(id="temporary")(lambda ctx: 1)
         raise Broken
-    assert notifier.current() is outside
+    assert notifier.installed() is outside
     assert registry.find("temporary") is None
 
 

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from durable_jobs import clock
-from durable_jobs.definitions import current
+from durable_jobs.definitions import execution
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import StepStatus
 from tests.lab.models import Account, Effect, Gate
@@ -23,7 +23,7 @@ GATE_SECONDS = 60
 
 def effect(run_id: str, label: str, booked: int | None = None) -> str:
     """Record a call of a body, with the state of its run and step at that moment."""
-    step = current.body.get() or ""
+    step = execution.current_body.get() or ""
     known = Step.objects.filter(run_id=run_id, name=step)
     Effect.objects.create(
         run=run_id,
@@ -41,7 +41,7 @@ def effect(run_id: str, label: str, booked: int | None = None) -> str:
 
 def _token() -> Any:
     """Return the lease of the attempt that is executing this body."""
-    runner: Any = current.performer.get()
+    runner: Any = execution.current_performer.get()
     return runner.state.lease[1] if runner is not None else None
 
 
@@ -75,7 +75,7 @@ def held(run_id: str, limit_row: str) -> str:
 
 def add(name: str, amount: int, seconds: float = 0) -> int:
     """Change a balance by ORM writes that must happen once, with time in between."""
-    runner: Any = current.performer.get()
+    runner: Any = execution.current_performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
     pause(seconds)
     effect(str(runner.state.run.pk), name, booked=amount)
@@ -84,7 +84,7 @@ def add(name: str, amount: int, seconds: float = 0) -> int:
 
 def book_slowly(name: str, amount: int) -> int:
     """Change a balance, record the open transaction outside of it, and wait."""
-    runner: Any = current.performer.get()
+    runner: Any = execution.current_performer.get()
     Account.objects.filter(name=name).update(balance=F("balance") + amount)
     marker = f"in-{runner.state.run.pk}"
     with connection.cursor() as cursor:

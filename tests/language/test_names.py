@@ -35,7 +35,6 @@ SHARED_STEMS = {
     "limits": "the rows, rules, queries and pages of one concept",
     "model_admin": "the ModelAdmin in each package of admin pages",
     "pauses": "the rows, rules and actions of one concept",
-    "run_actions": "the rows, rules and API of one concept",
     "runs": "the rows, rules and API of one concept",
     "schedules": "the rows, rules, queries and API of one concept",
     "steps": "the rows, declarations and pages of one concept",
@@ -44,10 +43,11 @@ SHARED_STEMS = {
 }
 #: Words of former names.
 RETIRED = frozenset(
-    {"bell", "bells", "bury", "dispatcher", "doorbell", "gate", "gates", "grave"}
-    | {"graves", "keeper", "lacking", "lane", "lanes", "memo", "memos", "passage"}
-    | {"passages", "patrol", "shelve", "signalling", "steering", "tallies", "tally"}
-    | {"told", "trouble", "unshelve", "verb", "verbs", "whoever"}
+    {"bell", "bells", "bury", "dispatcher", "doorbell", "gate", "gates", "gathers"}
+    | {"grave", "graves", "hasten", "keeper", "lacking", "lane", "lanes", "memo"}
+    | {"memos", "passage", "passages", "patrol", "shelf", "shelve", "shelves"}
+    | {"signalling", "steering", "stray", "strays", "tallies", "tally", "told"}
+    | {"trouble", "unshelve", "verb", "verbs", "whoever"}
 )
 #: Where a retired word means something else.
 ALLOWED: dict[str, str] = {}

@@ -247,7 +247,7 @@ def arrivals(kit: Kit) -> Case:
 
     return Case(
         admission.run_rounds,
-        lambda: _break(keys, "backlog_of", lambda run: run.pk == runs[0].pk),
+        lambda: _break(keys, "build_backlog", lambda run: run.pk == runs[0].pk),
         done,
     )
 
@@ -527,16 +527,16 @@ SWEEPS = {
     "rate_limit_hits",
     "backlogs",
     "queues",
-    "missing",
+    "missing_functions",
     "retention",
     "run_stats",
 }
 UPKEEP = {
-    "lost",
-    "redeclared",
-    "waiting",
-    "still",
-    "strays",
+    "lost_slots",
+    "changed_limits",
+    "limits_with_backlogs",
+    "inactive_backlogs",
+    "runs_without_backlog",
     "paused",
     "rate_limit_hits",
     "backlogs",
@@ -546,7 +546,7 @@ UPKEEP = {
 
 def test_sweeps_all_have_a_case() -> None:
     assert set(tick._SWEEPS) == SWEEPS
-    assert set(stalled_backlogs._WORKS) == UPKEEP
+    assert set(stalled_backlogs._UPKEEP) == UPKEEP
 
 
 @pytest.mark.parametrize("name", sorted(UPKEEP))
@@ -558,15 +558,15 @@ def test_failing_sweep_leaves_the_others_running(
     def fail() -> int:
         raise ZeroDivisionError(name)
 
-    for other in stalled_backlogs._WORKS:
+    for other in stalled_backlogs._UPKEEP:
         monkeypatch.setitem(
-            stalled_backlogs._WORKS, other, lambda other=other: done.append(other) or 1
+            stalled_backlogs._UPKEEP, other, lambda other=other: done.append(other) or 1
         )
-    monkeypatch.setitem(stalled_backlogs._WORKS, name, fail)
+    monkeypatch.setitem(stalled_backlogs._UPKEEP, name, fail)
     monkeypatch.setattr(
         stalled_backlogs._probe,
         "evaluate",
-        lambda *args: dict.fromkeys(stalled_backlogs._WORKS, True),
+        lambda *args: dict.fromkeys(stalled_backlogs._UPKEEP, True),
     )
     stalled_backlogs.sweep()
     assert set(done) == UPKEEP - {name}
@@ -606,7 +606,7 @@ def test_run_that_another_loop_has_put_off_is_executed(kit: Kit) -> None:
     run = durable.function(id="work")(lambda ctx: "done").enqueue()
     assert not item_errors.guarded("run", run.pk, fail)
     claimed = claim_count.claim(run.queue, 1, queue_loop.worker_name())
-    queue_loop._advance_all(ClaimedBatch(claimed))
+    queue_loop._execute_all(ClaimedBatch(claimed))
     run.refresh_from_db()
     assert run.result() == "done"
 
@@ -628,4 +628,4 @@ def test_items_that_were_deleted_after_an_error_are_forgotten(
     kit.advance("6s", run=False)
     item_errors.guarded("thing", 11, fail)
     assert item_errors.postponed("thing") == {"10", "11"}
-    assert len(item_errors._later) == 2
+    assert len(item_errors._retry_times) == 2

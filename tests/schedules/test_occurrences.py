@@ -90,11 +90,11 @@ def test_runs_that_may_not_overlap_never_do_and_each_slot_is_accounted_for(
         now += timedelta(minutes=minutes)
         running = running and not ends
         found = occurrences.advance(schedule, now, running)
-        begun = [one.time for one in found.occurrences if not one.skipped]
+        begun = [one.time for one in found.occurrences if not one.skip_reason]
         assert len(begun) <= (0 if running else 1)
         running = running or bool(begun)
         started += begun
-        skipped += [one.time for one in found.occurrences if one.skipped]
+        skipped += [one.time for one in found.occurrences if one.skip_reason]
     held = [datetime.fromisoformat(text) for text in schedule.queued_occurrences]
     assert sorted([*started, *skipped, *held]) == all_slots(schedule, now)
     assert started == sorted(started)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from durable_jobs.exceptions import ConfigurationError, ExpressionError
 from durable_jobs.expressions import compile_expression
-from durable_jobs.flow_control.keys import normal, text_of
+from durable_jobs.flow_control.keys import key_text, normalized
 from durable_jobs.serialization.match_keys import comparable, leaf_keys, match_key
 
 EDGES = [0, 1, 2**53, 2**63, 2**64, 2**65, 10**20, 10**30, 10**400]
@@ -75,7 +75,7 @@ def cel(source: str, one: Any, other: Any = None) -> Any:
 
 
 def key_of(source: str, value: Any) -> str:
-    return text_of(normal(cel(source, value)))
+    return key_text(normalized(cel(source, value)))
 
 
 @given(pairs())

@@ -405,7 +405,7 @@ def test_class_inside_a_function_is_refused_when_written() -> None:
         ({"$durable": "flag", "value": ["builtins:int", 1]}, "expected a flag"),
         ({"$durable": "dataclass", "value": [f"{__name__}:Item", {}]}, "lacks.*'sku'"),
         ({"$durable": "pydantic", "value": [f"{__name__}:Address", {}, []]}, "lacks"),
-        ({"$durable": "pickle", "value": "x"}, "'pickle', which this release"),
+        ({"$durable": "pickle", "value": "x"}, "'pickle', which this version"),
         ({"$durable": ["x"], "value": "x"}, "expected one of"),
         ({"$durable": "int"}, "expected one of"),
         ({"$durable": "int", "value": "x"}, "stored int cannot be read"),

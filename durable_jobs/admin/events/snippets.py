@@ -14,7 +14,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from durable_jobs.admin.payloads import MAX_PAYLOAD_LENGTH
-from durable_jobs.serialization.tags import TAG, VALUE
+from durable_jobs.serialization.tag_format import TAG, VALUE
 
 #: The API path for events, below the package's URLs.
 EVENTS = "api/v1/events"

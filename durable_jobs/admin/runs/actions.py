@@ -28,7 +28,7 @@ from durable_jobs.exceptions import DurableError, PayloadError
 from durable_jobs.models import Run, Step
 from durable_jobs.statuses import STEP_ENDED
 from durable_jobs.store import db
-from durable_jobs.store.run_actions import stored_data
+from durable_jobs.store.run_changes import stored_data
 
 #: Steps that the rerun form lists.
 MAX_STEPS = 1000

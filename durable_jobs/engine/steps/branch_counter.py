@@ -8,7 +8,7 @@ from durable_jobs import clock, ids
 from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.completion import AtLeast, First, Tolerate
 from durable_jobs.engine.effects import StepCall
-from durable_jobs.engine.errors import Record
+from durable_jobs.engine.errors import ErrorRecord
 from durable_jobs.engine.scope import Scope
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store.steps import StepRecord
@@ -114,7 +114,7 @@ class BranchCounter:
         step_record = self._step_records[self.keys[index]]
         return step_record.ended_at, step_record.position
 
-    def _error(self, name: str) -> Record:
+    def _error(self, name: str) -> ErrorRecord:
         failed = [
             self._step_records[self.keys[index]].error or {}
             for index in self._indexes()

@@ -12,7 +12,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.function import Function
 from durable_jobs.definitions.registry import registry
 from durable_jobs.engine.effects import Plan, StepCall, result_of
-from durable_jobs.engine.errors import describe
+from durable_jobs.engine.errors import describe_error
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.events import send_event as event_sender
 from durable_jobs.exceptions import DuplicateKeyError
@@ -145,8 +145,10 @@ def start(step: StepCall, operation: ops.StartRun) -> Plan:
 def _failed_record(
     step_record: StepRecord, error: DuplicateKeyError, kind: str
 ) -> StepRecord:
-    record = {**describe(error), "raise": kind}
-    return step_record.but(status=StepStatus.FAILED, error=record, ended_at=clock.now())
+    error_record = {**describe_error(error), "raise": kind}
+    return step_record.but(
+        status=StepStatus.FAILED, error=error_record, ended_at=clock.now()
+    )
 
 
 def send_event(step: StepCall, operation: ops.SendEvent) -> Plan:
@@ -196,7 +198,7 @@ def _child(
         parent=step.state.run,
         parent_step=step.key,
         parent_relation=parent_relation,
-    ).controlled()
+    ).with_flow_control()
     return record_made, start_runs.claims_of(record_made, data)
 
 

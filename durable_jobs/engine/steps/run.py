@@ -24,7 +24,7 @@ from durable_jobs.engine.suspend import BranchDiscarded, Suspend, engine_writes
 from durable_jobs.engine.time_limits import interruptible
 from durable_jobs.exceptions import ConfigurationError
 from durable_jobs.failpoints import failpoint
-from durable_jobs.logs import kept
+from durable_jobs.logs import capturing
 from durable_jobs.retry import as_backoff
 from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db, steps
@@ -46,7 +46,7 @@ def run(step: StepCall, operation: ops.RunStep) -> Plan:
     outcome = yield CallBody(
         fn=operation.fn,
         name=operation.id,
-        attempt=step.step_record.attempt if step.step_record is not None else 0,
+        failure_count=step.failure_count,
         args=operation.args,
         kwargs=operation.kwargs,
         timeout=operation.limit,
@@ -93,7 +93,7 @@ def atomic(step: StepCall, operation: ops.Atomic) -> Plan:
     outcome: BodyOutcome = yield CallBody(
         fn=functools.partial(_call_and_record, step, operation, blank),
         name=operation.id,
-        attempt=blank.attempt,
+        failure_count=blank.attempt,
         is_engine_code=True,
     )
     if outcome.error is not None:
@@ -149,7 +149,7 @@ def _call(step: StepCall, operation: ops.Atomic) -> str:
     what = f"The body of step {operation.id!r}"
     guard = AtomicGuard(db.connection(), what, operation.using)
     try:
-        with kept(step.lines):  # not the logs of the engine's own statements
+        with capturing(step.lines):  # not the logs of the engine's own statements
             value = interruptible(operation.id, fn, operation.args, operation.kwargs)
         guard_error = guard.end(what)
         if guard_error is not None:

@@ -123,7 +123,7 @@ def _event_row(step: StepCall, branch: str, awaited: EventWait) -> NewWait:
         match = match_key(awaited.match, {"data": step.state.run.data}) or ""
         condition["match"] = awaited.match
     if callable(awaited.if_):
-        condition["ask"] = True
+        condition["checked_by_function"] = True
     elif awaited.if_ is not None:
         condition["if"] = awaited.if_
         if awaited.match is None:

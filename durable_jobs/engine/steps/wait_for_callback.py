@@ -10,7 +10,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.callbacks import Callback
 from durable_jobs.durations import format_duration
 from durable_jobs.engine.effects import CallBody, Plan, StepCall, result_of
-from durable_jobs.engine.retries import log_failure, record_of, schedule_retry
+from durable_jobs.engine.retries import describe_body_error, log_failure, schedule_retry
 from durable_jobs.engine.steps.invoke import timeout_wait
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.failpoints import failpoint
@@ -50,14 +50,13 @@ def wait(step: StepCall, operation: ops.WaitForCallback) -> Plan:
 
 def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     assert operation.submit is not None, "checked by the caller"
-    step_record = step.step_record
     started = clock.now()
     step.capture_logs(started)
     token = callbacks.token(step.state.run.pk, step.key)
     outcome = yield CallBody(
         fn=operation.submit,
         name=operation.id,
-        attempt=step_record.attempt if step_record is not None else 0,
+        failure_count=step.failure_count,
         # Not stored as the step's input: the token is a secret.
         args=(Callback(token, _url(token)),),
         lines=step.lines,
@@ -67,16 +66,16 @@ def _submit(step: StepCall, operation: ops.WaitForCallback) -> Plan:
     suspend = schedule_retry(step, outcome.error, started, keep_waits=True)
     if suspend is not None:
         raise suspend
-    record = record_of(outcome.error)
+    error_record = describe_body_error(outcome.error)
     failed = step.record_as(
         StepStatus.FAILED,
-        error=record,
+        error=error_record,
         logs=step.take_logs(),
         due_at=None,
         ended_at=clock.now(),
     )
     step.state.recorder.record_with(lambda: failed, drop_waits=True)
-    log_failure(step, record, outcome.error)
+    log_failure(step, error_record, outcome.error)
     result_of(failed)
 
 

@@ -11,7 +11,7 @@ from durable_jobs.definitions import operations as ops
 from durable_jobs.definitions.completion import Done
 from durable_jobs.durations import format_duration, parse_duration
 from durable_jobs.engine.effects import CallBody, Plan, StepCall
-from durable_jobs.engine.retries import log_failure, next_attempt, record_of
+from durable_jobs.engine.retries import describe_body_error, log_failure, next_attempt
 from durable_jobs.engine.suspend import Suspend
 from durable_jobs.exceptions import LimitExceeded, PayloadError
 from durable_jobs.failpoints import failpoint
@@ -42,7 +42,7 @@ def wait(step: StepCall, operation: ops.WaitForCondition) -> Plan:
     outcome = yield CallBody(
         fn=operation.check,
         name=operation.id,
-        attempt=poll.errors,
+        failure_count=poll.errors,
         args=(serialization.private_copy(poll.state),),
         lines=step.lines,
     )
@@ -113,13 +113,13 @@ def _suspend(
     poll: _PollState,
     due: datetime,
     started: datetime | None,
-    along: Callable[[], None] | None = None,
+    in_transaction: Callable[[], None] | None = None,
 ) -> BaseException:
     try:
         detail = poll.detail(step.name)
         step.state.history.encode(poll.state, step.name)
     except (PayloadError, LimitExceeded) as refused:
-        return _fail(step, record_of(refused), started)
+        return _fail(step, describe_body_error(refused), started)
     waits = [NewWait(kind=WaitKind.POLL, due_at=due)]
     if poll.deadline is not None:
         waits.append(_timeout(step, poll.deadline))
@@ -132,7 +132,10 @@ def _suspend(
         started_at=started,
     )
     item = SuspendedStep(
-        step_record, waits, replaces_waits=step.step_record is not None, effect=along
+        step_record,
+        waits,
+        replaces_waits=step.step_record is not None,
+        effect=in_transaction,
     )
     return step.state.recorder.suspend_step(item, at_once=step.scope.concurrent)
 
@@ -156,19 +159,21 @@ def _failed(
     function = step.state.function
     due = next_attempt(error, poll.errors, function.retries, function.backoff)
     if due is None:
-        raised = _fail(step, record_of(error), started)
-        log_failure(step, record_of(error), error, number=poll.errors)
+        raised = _fail(step, describe_body_error(error), started)
+        log_failure(step, describe_body_error(error), error, failure_count=poll.errors)
         raise raised
-    record, number, ended = record_of(error), poll.errors, clock.now()
-    logs = step.take_logs()
+    error_record, failures = describe_body_error(error), poll.errors
+    ended, logs = clock.now(), step.take_logs()
     poll.errors += 1
 
-    def along() -> None:
+    def in_transaction() -> None:
         run_id = step.state.run.pk
-        steps.record_attempt(run_id, step.key, number, record, started, ended, logs)
-        log_failure(step, record, error, number=number, due_at=due)
+        steps.record_failed_attempt(
+            run_id, step.key, failures, error_record, started, ended, logs
+        )
+        log_failure(step, error_record, error, failure_count=failures, due_at=due)
 
-    raise _suspend(step, poll, due, started, along=along)
+    raise _suspend(step, poll, due, started, in_transaction=in_transaction)
 
 
 def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
@@ -189,17 +194,17 @@ def _complete(step: StepCall, value: Any, started: datetime | None) -> Any:
 
 
 def _fail(
-    step: StepCall, record: dict[str, Any], started: datetime | None
+    step: StepCall, error_record: dict[str, Any], started: datetime | None
 ) -> BaseException:
     from durable_jobs.engine.errors import rebuild
 
     step_record = step.record_as(
         StepStatus.FAILED,
-        error=record,
+        error=error_record,
         logs=step.take_logs(),
         due_at=None,
         started_at=started,
         ended_at=clock.now(),
     )
     step.state.recorder.record_with(lambda: step_record, drop_waits=True)
-    return rebuild(record, step.name, step.key)
+    return rebuild(error_record, step.name, step.key)

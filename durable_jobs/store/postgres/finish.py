@@ -56,14 +56,14 @@ SELECT id FROM ended
 """  # noqa: S608  # table and column names of our own models, no values
 
 
-def finish_simple(lease: Lease, values: EndValues, *, holds_slots: bool) -> bool:
+def finish_simple(lease: Lease, values: EndValues, *, release_slots: bool) -> bool:
     """End a run without waits and children; return whether this call ended it.
 
-    If other runs wait for its end, the run is left unchanged. With ``holds_slots``,
+    If other runs wait for its end, the run is left unchanged. With ``release_slots``,
     release the slots of the run.
     """
     arguments = [*values, *lease]
-    if holds_slots:
+    if release_slots:
         arguments.append(values.ended_at)
         return bool(prepared.fetch(_FINISH_WITH_SLOTS, arguments))
     return bool(prepared.fetch(_FINISH, arguments))
@@ -94,16 +94,16 @@ SELECT ARRAY(SELECT id FROM cancelled) FROM ended
 
 
 def finish_with_waits(
-    lease: Lease, values: EndValues, *, holds_slots: bool
+    lease: Lease, values: EndValues, *, release_slots: bool
 ) -> list[uuid.UUID] | None:
     """End a run, delete its waits and cancel its open steps; return these steps.
 
     Return None if the lease is lost, a run that it invoked is still live, or other runs
-    wait for its end. With ``holds_slots``, release the slots of the run.
+    wait for its end. With ``release_slots``, release the slots of the run.
     """
     arguments = [*values, *lease, lease.run_id, values.ended_at]
-    text = _FINISH_WITH_WAITS.replace("%FREED%", _FREED if holds_slots else "")
-    if holds_slots:
+    text = _FINISH_WITH_WAITS.replace("%FREED%", _FREED if release_slots else "")
+    if release_slots:
         arguments.append(values.ended_at)
     found = prepared.fetch(text, arguments)
     return list(found[0][0]) if found else None

@@ -88,27 +88,27 @@ def suspend(
     *,
     queue: str | None,
     due_at: datetime | None,
-    attempt: int | None,
+    failure_count: int | None,
     now: datetime,
-    holds_slots: bool,
+    release_slots: bool,
     database_errors: int,
 ) -> str | None:
     """Suspend a run and return its new status, or None if the lease is lost.
 
     ``steps`` are rows in the order of ``STEP_COLUMNS``; ``waits`` are pairs of a step
-    key and a wait. With ``holds_slots``, release the slots of the run's steps.
+    key and a wait. With ``release_slots``, release the slots of the run's steps.
     """
     written, step_values = record.write_clause(steps)
     rows = ", ".join([_ROW] * len(waits))
     registered = _REGISTER.replace("%WAITS%", rows) if waits else ""
     text = _SUSPEND.replace("%WRITTEN%", written).replace("%REGISTERED%", registered)
-    text = text.replace("%FREED%", _FREED_STEPS if holds_slots else "")
+    text = text.replace("%FREED%", _FREED_STEPS if release_slots else "")
     values = [
         *(*lease, due_at, now),
         *step_values,
         *(v for key, wait in waits for v in _wait_row(lease.run_id, key, wait, now)),
-        *((now, lease.run_id) if holds_slots else ()),
-        *(queue, attempt, database_errors, *lease),
+        *((now, lease.run_id) if release_slots else ()),
+        *(queue, failure_count, database_errors, *lease),
     ]
     found = prepared.fetch(text, values)
     return found[0][0] if found else None

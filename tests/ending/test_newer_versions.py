@@ -1,4 +1,4 @@
-"""A run that needs a later release of the package waits for workers that have it."""
+"""A run that needs a newer version of the package waits for workers that have it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.definitions import operations as ops
-from durable_jobs.engine import later_release
+from durable_jobs.engine import newer_version
 from durable_jobs.engine.step_runner import KINDS
 from durable_jobs.maintenance import doctor
 from durable_jobs.models import Run, SweepError
 from durable_jobs.queries.overview import overview
 from durable_jobs.serialization import decoding
-from durable_jobs.store import leases, unknown_functions
+from durable_jobs.store import claim_exclusions, leases
 from durable_jobs.testing import Kit
 
 pytestmark = pytest.mark.django_db
@@ -32,13 +32,13 @@ def earlier_release(
     """Make this process a release that lacks these tags and step kinds."""
     readers = {tag: decoding._READERS.pop(tag) for tag in tags}
     plans = {kind: KINDS.pop(kind) for kind in kinds}
-    later_release.kinds.cache_clear()
+    newer_version.kinds.cache_clear()
     try:
         yield
     finally:
         decoding._READERS.update(readers)
         KINDS.update(plans)
-        later_release.kinds.cache_clear()
+        newer_version.kinds.cache_clear()
 
 
 def priced(calls: list[Any]) -> durable.Function:
@@ -66,7 +66,7 @@ LACKS: list[Any] = [(priced, {}), (approved, {"kinds": (ops.WaitForSignal,)})]
 
 
 @pytest.mark.parametrize(("deploy", "lacks"), LACKS, ids=["tag", "kind"])
-def test_run_continues_in_a_worker_of_the_later_release(
+def test_run_continues_in_a_worker_of_the_newer_version(
     deploy: Any, lacks: dict[str, Any]
 ) -> None:
     calls: list[Any] = []
@@ -208,7 +208,7 @@ def test_claims_pass_over_the_run_for_a_while_and_over_no_other() -> None:
         kit.run_until_idle()
         Run.objects.filter(pk=left.pk).update(status="queued")
         other = function.enqueue()
-        unknown_functions.exclude_run(left.pk, function.id)
+        claim_exclusions.exclude_run(left.pk, function.id)
         assert [run.pk for run in leases.claim("default", 10, "w")] == [other.pk]
         kit.travel_to(kit.now() + timedelta(seconds=61), run=False)
         assert [run.pk for run in leases.claim("default", 10, "w")] == [left.pk]
@@ -217,16 +217,16 @@ def test_claims_pass_over_the_run_for_a_while_and_over_no_other() -> None:
 def test_claims_skip_a_function_with_many_such_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(unknown_functions, "MOST_RUNS", 2)
+    monkeypatch.setattr(claim_exclusions, "MOST_RUNS", 2)
     with Kit():
         function = priced([])
         for run in [function.enqueue() for _ in range(4)][:3]:
-            unknown_functions.exclude_run(run.pk, function.id)
-        assert unknown_functions.excluded() == ["shop.price"]
+            claim_exclusions.exclude_run(run.pk, function.id)
+        assert claim_exclusions.excluded_functions() == ["shop.price"]
         assert leases.claim("default", 10, "w") == []
 
 
-def test_run_that_needs_a_later_release_is_reported_after_unknown_after(
+def test_run_that_needs_a_newer_version_is_reported_after_unknown_after(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, logger="durable_jobs")
@@ -239,8 +239,8 @@ def test_run_that_needs_a_later_release_is_reported_after_unknown_after(
         found = doctor.examine().findings
         assert not [one for one in found if one.problem and one.check != "tick"]
         return (
-            [e for one in found if one.check == "later-release" for e in one.examples],
-            [one.name for one in overview().attention if one.what == "later-release"],
+            [e for one in found if one.check == "newer-version" for e in one.examples],
+            [one.name for one in overview().attention if one.what == "newer-version"],
         )
 
     with Kit(now=now) as old, earlier_release():
@@ -249,14 +249,14 @@ def test_run_that_needs_a_later_release_is_reported_after_unknown_after(
         for _ in range(9):
             old.advance("1m")
         assert told() == ([], [])
-        assert run.explain().state == "later-release"
+        assert run.explain().state == "newer-version"
         assert "has the tag 'decimal'" in run.explain().text
         for _ in range(3):
             old.advance("1m")
         (example,), names = told()
         assert example == f"{run.pk}: the result of step 'price' has the tag 'decimal'"
         assert names == ["shop.price"]
-        said = [r for r in caplog.records if "needs a later release" in r.getMessage()]
+        said = [r for r in caplog.records if "needs a newer version" in r.getMessage()]
         assert len(said) == 1
         now = old.now()
     with Kit(now=now) as new:

@@ -102,52 +102,29 @@ def act_on_runs(request: HttpRequest, payload: BulkIn) -> Any:
     )
 
 
-@router.post("/runs/{uuid:run_id}/cancel", auth=_on_run("cancel"), response=_DONE)
-def cancel_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """Cancel a live run."""
-    return _act(request, "cancel", run_id, payload)
+def _add_action(action: str, description: str) -> None:
+    """Add the endpoint of an action that takes only a reason."""
+
+    def endpoint(
+        request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
+    ) -> Any:
+        return _act(request, action, run_id, payload)
+
+    # The OpenAPI description uses both.
+    endpoint.__name__, endpoint.__doc__ = f"{action}_run", description
+    path = f"/runs/{{uuid:run_id}}/{action}"
+    router.post(path, auth=_on_run(action), response=_DONE)(endpoint)
 
 
-@router.post("/runs/{uuid:run_id}/pause", auth=_on_run("pause"), response=_DONE)
-def pause_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """Pause a run: no further step starts until you resume the run."""
-    return _act(request, "pause", run_id, payload)
-
-
-@router.post("/runs/{uuid:run_id}/resume", auth=_on_run("resume"), response=_DONE)
-def resume_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """Resume a paused run."""
-    return _act(request, "resume", run_id, payload)
-
-
-@router.post("/runs/{uuid:run_id}/retry", auth=_on_run("retry"), response=_DONE)
-def retry_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """Retry now, if the run waits for its next attempt."""
-    return _act(request, "retry", run_id, payload)
-
-
-@router.post("/runs/{uuid:run_id}/wake", auth=_on_run("wake"), response=_DONE)
-def wake_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """End the sleeps or the delay of a run now."""
-    return _act(request, "wake", run_id, payload)
-
-
-@router.post("/runs/{uuid:run_id}/redrive", auth=_on_run("redrive"), response=_DONE)
-def redrive_run(
-    request: HttpRequest, run_id: UUID, payload: ReasonIn | None = None
-) -> Any:
-    """Continue a failed or cancelled run from where it ended."""
-    return _act(request, "redrive", run_id, payload)
+for _action, _description in {
+    "cancel": "Cancel a live run.",
+    "pause": "Pause a run: no further step starts until you resume the run.",
+    "resume": "Resume a paused run.",
+    "retry": "Retry now, if the run waits for its next attempt.",
+    "wake": "End the sleeps or the delay of a run now.",
+    "redrive": "Continue a failed or cancelled run from where it ended.",
+}.items():
+    _add_action(_action, _description)
 
 
 @router.post(

@@ -42,7 +42,7 @@ def pause(run_id: uuid.UUID, reason: str, lease: Lease | None = None) -> bool:
     with db.atomic():
         done = bool(rows.update(status=RunStatus.PAUSED, reason=reason, **changes))
         if done:
-            limit_rows.release_unheld(run_id)
+            limit_rows.release_unleased_step_slots(run_id)
     return done
 
 
@@ -62,7 +62,7 @@ def resume(run_id: uuid.UUID) -> bool:
         if found[0] is not None and found[0] >= now:
             return bool(paused.update(status=RunStatus.RUNNING, reason=""))
         # The slots of an attempt whose lease has expired.
-        limit_rows.release([run_id], steps_only=True)
+        limit_rows.release_slots([run_id], steps_only=True)
         return bool(
             paused.update(
                 status=RunStatus.QUEUED,
@@ -77,7 +77,9 @@ def resume(run_id: uuid.UUID) -> bool:
         )
 
 
-def hasten(run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool) -> bool:
+def make_due_now(
+    run_id: uuid.UUID, kinds: Collection[WaitKind], *, retries: bool
+) -> bool:
     """Make timed waits of a live run due now; return whether there were any.
 
     This includes waits of the given kinds, and the delayed start of a queued run: its

@@ -1,4 +1,4 @@
-"""The run that the current code belongs to.
+"""The execution that the calling code belongs to: its run, step and performer.
 
 These are context variables, so each branch thread and each asyncio task has its own.
 """
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from durable_jobs.definitions.operations import Operation
 
 #: Performs an operation of the executing run. None outside of a run.
-performer: ContextVar[Callable[[Operation], Any] | None] = ContextVar(
+current_performer: ContextVar[Callable[[Operation], Any] | None] = ContextVar(
     "durable_performer", default=None
 )
 #: The executing run. None outside of a run. Untyped, since ``models`` imports this.
-run: ContextVar[object | None] = ContextVar("durable_run", default=None)
+current_run: ContextVar[object | None] = ContextVar("durable_run", default=None)
 #: The name of the step whose body is executing. None outside of a body.
-body: ContextVar[str | None] = ContextVar("durable_body", default=None)
+current_body: ContextVar[str | None] = ContextVar("durable_body", default=None)
 
 
 @contextmanager
-def executing(current_run: object) -> Iterator[None]:
+def executing(run: object) -> Iterator[None]:
     """Set the executing run inside the block."""
-    token = run.set(current_run)
+    token = current_run.set(run)
     try:
         yield
     finally:
-        run.reset(token)
+        current_run.reset(token)

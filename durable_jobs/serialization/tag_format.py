@@ -1,4 +1,4 @@
-"""The format of tags."""
+"""The format of tags, and how deep a stored value may be nested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IN_TEXT = re.compile(r'"\$durable"\s*:\s*"([^"\\]*)"')
 
 
 class UnknownTag(PayloadError):
-    """A stored value has a tag that only a later release of this package writes."""
+    """A stored value has a tag that only a newer version of this package writes."""
 
 
 def tag(kind: str, value: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from durable_jobs import clock, notifier
 from durable_jobs.models import Run
 from durable_jobs.signals import announce, run_changed
 from durable_jobs.statuses import RunStatus
-from durable_jobs.store import leases, left_work, runs, unknown_functions, workers
+from durable_jobs.store import claim_exclusions, leases, left_work, runs, workers
 from durable_jobs.store.leases import Lease
 
 logger = logging.getLogger("durable_jobs")
@@ -24,10 +24,10 @@ def announce_status(run: Run, status: str, reason: str = "") -> None:
     )
 
 
-def release(run: Run, lease: Lease) -> None:
+def release_paused(run: Run, lease: Lease) -> None:
     """Release a paused run; requeue it if it was resumed in the meantime."""
     status = runs.suspend(
-        lease, due_at=clock.now(), holds_slots=run.requeue_to is not None
+        lease, due_at=clock.now(), release_slots=run.requeue_to is not None
     )
     announce_status(run, status)
     if status == RunStatus.QUEUED:
@@ -40,26 +40,26 @@ def requeue_unknown_function(run: Run, lease: Lease) -> None:
     The claim does not count as an attempt. Later claims of this process skip the
     function.
     """
-    unknown_functions.exclude(run.function)
-    if leases.release([run.pk], lease.token):
+    claim_exclusions.exclude_function(run.function)
+    if leases.release_leases([run.pk], lease.token):
         workers.record_missing(run.function)
         notifier.notify(run.queue)
     else:
-        release(run, lease)  # paused in the meantime
+        release_paused(run, lease)  # paused in the meantime
 
 
-def leave_to_later_release(run: Run, lease: Lease, needs: str) -> None:
-    """Queue a run again that this release of the package cannot execute.
+def leave_to_newer_version(run: Run, lease: Lease, needs: str) -> None:
+    """Queue a run again that this version of the package cannot execute.
 
     The claim does not count. The next claims of this process exclude the run.
     """
-    unknown_functions.exclude_run(run.pk, run.function)
-    if not leases.release([run.pk], lease.token):
-        release(run, lease)  # paused in the meantime
+    claim_exclusions.exclude_run(run.pk, run.function)
+    if not leases.release_leases([run.pk], lease.token):
+        release_paused(run, lease)  # paused in the meantime
         return
-    if left_work.note_later_release(run, needs):
+    if left_work.record_needed_version(run, needs):
         logger.warning(
-            "Run %s of %s needs a later release of durable_jobs and is left to other "
+            "Run %s of %s needs a newer version of durable_jobs and is left to other "
             "workers: %s.",
             run.pk,
             run.function,

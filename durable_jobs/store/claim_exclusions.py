@@ -4,7 +4,7 @@ A claim takes runs of any function. A run of an unknown function is released at 
 without counting the claim. Then the claims of this process exclude the function for a
 while. A process that has all functions has no extra cost.
 
-A run that needs a later release of this package is excluded by itself. If there are
+A run that needs a newer version of this package is excluded by itself. If there are
 many of these, the claims exclude their functions.
 """
 
@@ -21,15 +21,15 @@ EXCLUDED_FOR = 60.0
 #: How many runs are excluded one by one.
 MOST_RUNS = 100
 
-_until: dict[str, float] = {}
-#: Runs that need a later release, and functions with too many of them.
+_functions_until: dict[str, float] = {}
+#: Runs that need a newer version, and functions with too many of them.
 _runs_until: dict[uuid.UUID, datetime] = {}
 _crowded_until: dict[str, datetime] = {}
 
 
-def exclude(function: str) -> None:
+def exclude_function(function: str) -> None:
     """Exclude a function from the next claims of this process."""
-    _until[function] = clock.monotonic() + EXCLUDED_FOR
+    _functions_until[function] = clock.monotonic() + EXCLUDED_FOR
 
 
 def exclude_run(run_id: uuid.UUID, function: str) -> None:
@@ -41,18 +41,18 @@ def exclude_run(run_id: uuid.UUID, function: str) -> None:
         _crowded_until[function] = until
 
 
-def excluded() -> list[str]:
+def excluded_functions() -> list[str]:
     """Return the functions that claims exclude."""
-    if not _until and not _crowded_until:
+    if not _functions_until and not _crowded_until:
         return []
     elapsed, now = clock.monotonic(), clock.now()
-    for name, until in list(_until.items()):
+    for name, until in list(_functions_until.items()):
         if until <= elapsed or registry.find(name) is not None:
-            _until.pop(name, None)
+            _functions_until.pop(name, None)
     for name, ends in list(_crowded_until.items()):
         if ends <= now:
             _crowded_until.pop(name, None)
-    return sorted({*_until, *_crowded_until})
+    return sorted({*_functions_until, *_crowded_until})
 
 
 def excluded_runs() -> list[uuid.UUID]:
@@ -68,6 +68,6 @@ def excluded_runs() -> list[uuid.UUID]:
 
 def clear() -> None:
     """Exclude nothing any more."""
-    _until.clear()
+    _functions_until.clear()
     _runs_until.clear()
     _crowded_until.clear()
