@@ -74,8 +74,8 @@ def _runs(**query: str) -> Address:
     return address
 
 
-def _run(name: str) -> Address:
-    return lambda known: _reverse("run_change", getattr(known, name))
+def _run(name: str, query: str = "") -> Address:
+    return lambda known: _reverse("run_change", getattr(known, name)) + query
 
 
 def _search(term: str) -> Address:
@@ -147,6 +147,9 @@ PAGES: dict[str, Address] = {
     "run of 5 steps": _run("completed"),
     "run that failed": _run("failed"),
     "run of 1,000 steps": _run("large"),
+    "run of 1,000 steps, by name": _run("large", "?name=1"),
+    "run of 1,000 steps, the slowest": _run("large", "?steps=slowest"),
+    "run of 1,000 steps, page 5": _run("large", "?inside=all&page=5"),
     "run with a parent": _run("child"),
     "steps": _page("step_changelist"),
     "events": _page("event_changelist"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import QuerySet
+
 from durable_jobs import clock
 from durable_jobs.models import FailedAttempt, Run, Step
 from durable_jobs.statuses import STEP_ENDED
@@ -51,14 +53,22 @@ class TimelineRow:
 
 def timeline(run: Run) -> list[TimelineRow]:
     """Return the steps of a run in the order of recording, each below its parent."""
-    steps = (
-        db.rows(Step)
-        .filter(run_id=run.pk)
-        .order_by("position", "pk")
-        .defer("input", "output", "logs")  # large columns that are not shown
-    )
     now = clock.now()
+    steps = _steps(run).order_by("position", "pk")
     return [_row(step, depth, run, now) for step, depth in _in_tree_order(steps)]
+
+
+def rows_of(run: Run, keys: Iterable[uuid.UUID]) -> dict[uuid.UUID, TimelineRow]:
+    """Return the rows of some steps by primary key, all with depth 0."""
+    now = clock.now()
+    return {
+        step.pk: _row(step, 0, run, now) for step in _steps(run).filter(pk__in=keys)
+    }
+
+
+def _steps(run: Run) -> QuerySet[Step]:
+    # The large columns are not shown.
+    return db.rows(Step).filter(run_id=run.pk).defer("input", "output", "logs")
 
 
 def _in_tree_order(steps: Iterable[Step]) -> Iterator[tuple[Step, int]]:

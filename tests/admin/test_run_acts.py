@@ -257,7 +257,7 @@ def test_unchanged_page_gets_a_cheap_response(
 ) -> None:
     run = waiting(durable_kit)
     seen, _ = looked(admin_client, run)
-    with django_assert_max_num_queries(5):  # the session and the viewer are two of them
+    with django_assert_max_num_queries(4):  # the session and the viewer are two of them
         response = admin_client.get(page_of(run) + seen, headers=LIVE)
     assert (response.status_code, response.content) == (204, b"")
     durable.send("shop/paid", {})

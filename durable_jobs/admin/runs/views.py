@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Count, Max, Q, Sum
+from django.db.models import Count, Max, Min, Q, QuerySet, Sum, TextField, Value
+from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
@@ -20,9 +21,10 @@ from durable_jobs.admin.display import badge, short
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor_of, address, page, paths
 from durable_jobs.admin.related import Related
-from durable_jobs.admin.runs import actions
+from durable_jobs.admin.runs import actions, timeline_update
 from durable_jobs.admin.runs.reason import run_reason
 from durable_jobs.admin.runs.timeline import WaitLinks, chart
+from durable_jobs.admin.runs.timeline_view import TimelineView
 from durable_jobs.control import send
 from durable_jobs.control.actor import Actor
 from durable_jobs.control.run_actions import applies, may
@@ -34,6 +36,8 @@ from durable_jobs.store import db
 #: The status with which htmx stops polling.
 STOP_POLLING = 286
 NO_CONTENT = 204
+#: The templates of a poll's response: all of the live part, or what changed.
+LIVE_PART, UPDATE = "live.html", "run_update.html"
 #: Seconds between two polls of a live run, by status.
 POLL_INTERVALS = {RunStatus.RUNNING: 1, RunStatus.QUEUED: 1, RunStatus.WAITING: 3}
 SLOW_POLL_INTERVAL = 15
@@ -63,7 +67,7 @@ class RunPages(ReadOnlyAdmin):
         form_url: str = "",
         extra_context: Any = None,
     ) -> HttpResponse:
-        """Show the run, or 204 if a polling page has seen this version.
+        """Show the run; for a polling page what changed, or 204 without a change.
 
         Status 286 stops the polling when the run has ended.
         """
@@ -74,9 +78,7 @@ class RunPages(ReadOnlyAdmin):
         if run is not None and seen == version(run):
             return HttpResponse(status=NO_CONTENT)
         shown = super().change_view(request, object_id, form_url, extra_context)
-        if run is not None and not run.is_live and shown.status_code == 200:
-            shown.status_code = STOP_POLLING
-        return shown
+        return _as_update(request, shown) if shown.status_code == 200 else shown
 
     def _run_without_payloads(self, request: HttpRequest, object_id: str) -> Run | None:
         try:
@@ -99,7 +101,9 @@ class RunPages(ReadOnlyAdmin):
             subtitle=None,
             run_short=short(run.pk),
             run_badge=badge(run),
-            version=version(run) if run.is_live else "",
+            poll=TimelineView.parse(request.GET).query(seen=version(run))
+            if run.is_live
+            else "",
             every=POLL_INTERVALS.get(run.status, SLOW_POLL_INTERVAL)
             if run.is_live
             else None,
@@ -117,31 +121,66 @@ class RunPages(ReadOnlyAdmin):
         related = Related(row, links)
         wait_links = _wait_links(self, links.request, row)
         show_payloads = self.may_view_payloads(links.request, row)
+        view = TimelineView.parse(links.request.GET)
         return {
             "neighbours": related.neighbours(),
-            "chart": chart(row, links, related.children, wait_links, show_payloads),
+            "chart": chart(
+                row, links, related.children, view, wait_links, show_payloads
+            ),
+            "children_version": timeline_update.version_of(
+                [(child.pk, child.status) for child in related.children]
+            ),
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
             "reason": run_reason(row, links, wait_links, show_payloads),
         }
 
 
+def _as_update(request: HttpRequest, response: Any) -> HttpResponse:
+    """Reduce the page of a run to its live part, or to what changed of that."""
+    context = response.context_data
+    is_live = context["original"].is_live
+    known = timeline_update.parse(request.GET.get("rows", ""))
+    found = timeline_update.update(context["chart"].lines, known) if is_live else None
+    context["update"] = found
+    response.template_name = f"admin/durable_jobs/{UPDATE if found else LIVE_PART}"
+    if found is None:
+        response["HX-Reswap"] = "outerHTML"
+    if not is_live:
+        response.status_code = STOP_POLLING
+    return response  # type: ignore[no-any-return]
+
+
 def version(run: Run) -> str:
     """Return a hash that changes with everything on a run's page."""
-    steps = db.rows(Step).filter(run_id=run.pk)
-    waits = db.rows(Wait).filter(run_id=run.pk)
-    ended = Q(status__in=sorted(STEP_ENDED))
+    done = Count("pk", filter=Q(status__in=sorted(STEP_ENDED)))
+    counts = (Count("pk"), Max("position"), Sum("attempt"), done)
+    steps = _in_text(db.rows(Step), run, *counts)
+    waits = _in_text(db.rows(Wait), run, Count("pk"), Min("pk"), Max("pk"),
+                     Max("due_at"))  # fmt: skip
     facts = [
         run.status, run.reason, run.attempt, run.claim_count,
         run.crash_count, run.wake_requested,
         run.due_at, run.backlog, run.worker, run.started_at, run.ended_at,
-        *steps.aggregate(
-            Count("pk"), Max("position"), Sum("attempt"), done=Count("pk", filter=ended)
-        ).values(),
-        *waits.aggregate(Count("pk"), Max("pk"), Max("due_at")).values(),
+        *sorted(steps.union(waits, all=True)),
     ]  # fmt: skip
     text = json.dumps([str(fact) for fact in facts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _in_text(rows: QuerySet[Any], run: Run, *facts: Any) -> QuerySet[Any, Any]:
+    """Return a row of facts about a run's steps or waits, as text.
+
+    As text both fit into one query, so that a poll needs only two.
+    """
+    names = [f"fact_{number}" for number in range(len(facts))]
+    columns = [Cast(fact, TextField()) for fact in facts]
+    grouped = rows.filter(run_id=run.pk).order_by().values("run_id")
+    found = grouped.annotate(
+        table=Value(rows.model.__name__), **dict(zip(names, columns, strict=True))
+    )
+    listed: QuerySet[Any, Any] = found.values_list("table", *names)
+    return listed
 
 
 def _wait_links(admin: Any, request: HttpRequest, run: Run) -> WaitLinks:

@@ -33,7 +33,11 @@ def parallel(step: StepCall, operation: ops.Parallel) -> Plan:
     state = step.state
     state.check_may_continue()
     if step.step_record is None:
-        step.step_record = step.record_as(StepStatus.RUNNING, started_at=clock.now())
+        step.step_record = step.record_as(
+            StepStatus.RUNNING,
+            started_at=clock.now(),
+            detail={"size": len(operation.branches)},  # to show the progress
+        )
         state.recorder.defer(step.step_record)
     counter = BranchCounter(step, operation)
     state.history.replay_below(*(counter.keys[index] for index in counter.ended))

@@ -57,7 +57,7 @@ def _result(state: AttemptState, step_record: StepRecord, name: str) -> Any:
         return result_of(branch)
     except exceptions.ParallelError as error:
         inner = state.history.step_records.get((branch.error or {}).get("step", ""))
-        if inner is not None and inner.detail is not None:
+        if inner is not None and "branches" in (inner.detail or {}):
             error.results = _all_results(state, inner)
         return error
     except exceptions.DurableError as error:

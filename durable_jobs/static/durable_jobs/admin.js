@@ -62,23 +62,26 @@
   // Steps: a click on one opens it in its place
 
   function opened(link) {
-    return document.getElementById(link.dataset.durablePanel);
+    return link.closest("tbody").querySelector(".durable-panel > td > div");
   }
 
-  function told(root) {
+  function markOpen() {
     each("[data-durable-panel]", function (link) {
       var panel = opened(link);
-      link.setAttribute("aria-expanded", panel && panel.childElementCount ? "true" : "false");
-    }, root);
+      link.setAttribute("aria-expanded", panel.childElementCount ? "true" : "false");
+      link.setAttribute("aria-controls", panel.id);
+    });
   }
 
   function toggle(link) {
     var panel = opened(link);
     if (panel.childElementCount) {
       panel.replaceChildren();
-      told();
+      markOpen();
     } else {
-      window.htmx.trigger(link, "open");
+      window.htmx.ajax("GET", link.href, {
+        source: link, target: panel, select: ".durable-one > *", swap: "innerHTML"
+      });
     }
   }
 
@@ -91,54 +94,89 @@
 
   function linked() {
     var place = location.hash && document.getElementById(location.hash.slice(1));
+    if (!place && document.getElementById("durable-axis")) return notDrawn();
     var link = place && place.querySelector("[data-durable-panel]");
     if (link && window.htmx && !opened(link).childElementCount) toggle(link);
   }
 
+  // A link to a step that is not drawn: the server draws it when it is named
+  function notDrawn() {
+    var step = /^#step-([0-9a-f]{40})$/.exec(location.hash);
+    var query = step && "?step=" + step[1];
+    if (query && location.search !== query) location.replace(query + location.hash);
+  }
+
   // The timeline: a part of the time that is dragged over fills the whole
 
-  var zoom = null; // [from, to] of the whole, in percent
+  var zoom = null; // [from, to] in seconds from the start of the run
 
   function percent(value) { return value.toFixed(3) + "%"; }
 
-  function place(value) {
-    return zoom ? (value - zoom[0]) * 100 / (zoom[1] - zoom[0]) : value;
+  function axis() { return document.getElementById("durable-axis"); }
+
+  function range() {
+    return zoom || [Number(axis().dataset.began), Number(axis().dataset.until)];
   }
 
-  function kept(node, name) {
-    var key = "durable" + name;
-    if (!(key in node.dataset)) node.dataset[key] = parseFloat(node.getAttribute(name));
-    return Number(node.dataset[key]);
+  function place(seconds) {
+    var shown = range();
+    return (seconds - shown[0]) * 100 / (shown[1] - shown[0]);
   }
 
   function redraw() {
-    each(".durable-timeline rect[data-bar]", function (bar) {
-      var from = kept(bar, "x"), to = from + kept(bar, "width");
-      var first = Math.max(place(from), 0), last = Math.min(place(to), 100);
+    if (!axis()) return;
+    each(".durable-timeline rect[data-from]", function (bar) {
+      var from = place(Number(bar.dataset.from));
+      var to = place(Number(bar.dataset.to || axis().dataset.until));
+      var first = Math.max(from, 0), last = Math.min(to, 100);
       bar.setAttribute("x", percent(Math.min(first, 99.4)));
       bar.setAttribute("width", percent(Math.max(last - first, 0)));
       var least = bar.previousElementSibling;
       least.setAttribute("x", percent(Math.min(first, 99.4)));
-      var seen = place(to) >= 0 && place(from) <= 100;
+      var seen = !zoom || (to >= 0 && from <= 100);
       bar.parentNode.setAttribute("visibility", seen ? "visible" : "hidden");
     });
-    each(".durable-timeline text", function (mark) {
-      mark.setAttribute("x", percent(place(kept(mark, "x"))));
+    each("#durable-axis text", function (mark) {
+      mark.setAttribute("x", percent(place(Number(mark.dataset.at))));
     });
     each("#durable-grid line", function (line) {
-      var x = percent(place(kept(line, "x1")));
+      var x = percent(place(Number(line.dataset.at)));
       line.setAttribute("x1", x);
       line.setAttribute("x2", x);
     });
     each(".durable-unzoom", function (button) { button.hidden = !zoom; });
   }
 
+  // Open steps: the time until now, between two changes as well
+
+  var clock = { axis: null, at: 0 };
+
+  function length(seconds) {
+    if (seconds < 1) return Number((seconds * 1000).toPrecision(3)) + " ms";
+    if (seconds < 59.95) return Number(seconds.toPrecision(3)) + " s";
+    var whole = Math.round(seconds);
+    var unit = [[86400, "d", 3600, "h"], [3600, "h", 60, "m"], [60, "m", 1, "s"]].find(
+      function (one) { return whole >= one[0]; }
+    );
+    var rest = String(Math.floor(whole % unit[0] / unit[2])).padStart(2, "0");
+    return Math.floor(whole / unit[0]) + " " + unit[1] + " " + rest + " " + unit[3];
+  }
+
+  function tick() {
+    if (!axis() || !document.getElementById("durable-poll")) return;
+    if (clock.axis !== axis()) clock = { axis: axis(), at: performance.now() };
+    var now = Number(axis().dataset.until) + (performance.now() - clock.at) / 1000;
+    each(".durable-timeline [data-since]", function (cell) {
+      cell.textContent = length(Math.max(now - Number(cell.dataset.since), 0));
+    });
+  }
+
   var from = null;
 
   function at(event, head) {
     var box = head.getBoundingClientRect();
-    var share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1) * 100;
-    return zoom ? zoom[0] + share * (zoom[1] - zoom[0]) / 100 : share;
+    var share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+    return range()[0] + share * (range()[1] - range()[0]);
   }
 
   document.addEventListener("pointerdown", function (event) {
@@ -150,7 +188,7 @@
   document.addEventListener("pointerup", function (event) {
     if (!from) return;
     var to = at(event, from.head), moved = Math.abs(event.clientX - from.x) > 6;
-    if (moved && Math.abs(to - from.at) > 0.01) {
+    if (moved && Math.abs(to - from.at) > 1e-6) {
       zoom = [Math.min(from.at, to), Math.max(from.at, to)];
       redraw();
     }
@@ -197,7 +235,17 @@
     else if (event.key === "?") keys();
   });
 
-  // Live parts: nobody asks while nobody looks, and what was open stays so
+  // Live parts: a hidden tab does not poll, and what is open or focused stays so
+
+  var focused = null, unfolded = [], due = false;
+
+  document.addEventListener("htmx:configRequest", function (event) {
+    if (event.target.id !== "durable-poll") return;
+    event.detail.parameters.rows = Array.from(
+      document.querySelectorAll("[data-durable-row]"),
+      function (row) { return row.dataset.durableRow; }
+    ).join("~");
+  });
 
   document.addEventListener("htmx:beforeRequest", function (event) {
     if (document.hidden && event.target.matches("[data-durable-live]")) event.preventDefault();
@@ -205,18 +253,56 @@
 
   document.addEventListener("htmx:beforeSwap", function (event) {
     if (event.detail.xhr.status === 286) event.detail.shouldSwap = true;
+    var link = document.activeElement, around = link && link.closest("#durable-live [id]");
+    focused = around && { href: link.getAttribute("href"), around: around.id };
+    unfolded = Array.from(
+      document.querySelectorAll("#durable-live details[id][open]"),
+      function (one) { return one.id; }
+    );
   });
 
-  document.addEventListener("htmx:afterSettle", function () {
-    if (zoom) redraw();
-    told();
+  // htmx focuses an element with the same id again, and this a link with the same address
+  function refocus() {
+    var around = focused && document.getElementById(focused.around);
+    if (!around || document.activeElement !== document.body) return;
+    var link = Array.from(around.querySelectorAll("a")).find(
+      function (one) { return one.getAttribute("href") === focused.href; }
+    );
+    if (link) link.focus({ preventScroll: true });
+  }
+
+  function unfold() {
+    unfolded.forEach(function (id) {
+      var details = document.getElementById(id);
+      if (details) details.open = true;
+    });
+  }
+
+  function settled() {
+    due = false;
+    redraw();
+    tick();
+    markOpen();
     copyable();
     copyableIds();
+    unfold();
+    refocus();
+  }
+
+  document.addEventListener("htmx:afterSettle", function () {
+    if (!due) requestAnimationFrame(settled);
+    due = true;
+  });
+
+  document.addEventListener("htmx:afterRequest", function (event) {
+    if (event.target.id === "durable-poll") tick();
   });
 
   document.addEventListener("DOMContentLoaded", function () {
     copyable();
     copyableIds();
+    markOpen();
+    tick();
     linked();
   });
   window.addEventListener("hashchange", linked);
