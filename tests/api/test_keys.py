@@ -179,7 +179,11 @@ def test_command_makes_lists_and_revokes(kit):
     assert listed["scopes"] == ["events:send", "runs:read"]
     assert "text" not in listed
     assert "digest" not in listed
-    assert "deploy" in command("list")
+    line = command("list")
+    assert "deploy" in line
+    assert "owner ci  used" in line
+    assert f"expires {listed['expires_at'][:10]}" in line
+    assert line.endswith("events:send runs:read  events shop/")
     assert text not in command("list")
     assert "is revoked" in command("revoke", str(listed["id"]), "--reason", "over")
     assert "before" in command("revoke", str(listed["id"]))

@@ -95,9 +95,14 @@ class Command(DatabaseCommand):
             return
         for key in rows:
             used = "never" if key.used_at is None else f"{key.used_at:%Y-%m-%d %H:%M}"
-            scopes = " ".join(key.scopes)
+            until = "never" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d}"
+            owner = api_keys.owner_of(key)
             state = api_keys.state(key, clock.now())
-            self.stdout.write(f"{key.pk}  {key}  {state}  used {used}  {scopes}")
+            self.stdout.write(
+                f"{key.pk}  {key}  {state}  owner {owner or 'deleted'}  used {used}  "
+                f"expires {until}  {' '.join(key.scopes)}  "
+                f"events {' '.join(key.events) or 'all'}"
+            )
 
     def _revoke(self, options: dict[str, Any]) -> None:
         key = db.rows(ApiKey).filter(pk=options["key"]).first()
