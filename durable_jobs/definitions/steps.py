@@ -334,7 +334,8 @@ class Steps:
         if name in COMING:
             msg = f"ctx.step.{name} is not in this version of durable_jobs."
             raise ConfigurationError(msg)
-        raise AttributeError(name)
+        msg = f"ctx.step has no method {name!r}."
+        raise AttributeError(msg, name=name, obj=self)
 
 
 COMING = frozenset({"fetch", "ai"})

@@ -14,8 +14,8 @@ from durable_jobs.statuses import StepStatus
 from durable_jobs.store import db
 
 
-def open_question(step: str, run: Run | None) -> ApprovalStep:
-    """Return the oldest open question of a step. Raise ``ActionNotAllowed`` if none."""
+def open_approval(step: str, run: Run | None) -> ApprovalStep:
+    """Return the oldest open approval of a step. Raise ``ActionNotAllowed`` if none."""
     rows = db.rows(Step).filter(kind="approve", name=step, status=StepStatus.WAITING)
     if run is not None:
         rows = rows.filter(run_id=run.pk)
@@ -24,28 +24,28 @@ def open_question(step: str, run: Run | None) -> ApprovalStep:
         None if first is None else approval_decisions.find_step(first.run, first.key)
     )
     if found is None:
-        msg = f"No step {step!r} waits for an approval now. Run until it does."
+        msg = f"No step {step!r} waits for an approval. Call run_until_idle() first."
         raise ActionNotAllowed(msg)
     return found
 
 
-def approve(question: ApprovalStep, data: Mapping[str, Any], by: Any) -> None:
+def approve(approval: ApprovalStep, data: Mapping[str, Any], by: Any) -> None:
     """Approve. Without a user, no permission is checked."""
     if by is not None:
-        approval_decisions.approve(Actor(by), question.run, question.step.key, data)
+        approval_decisions.approve(Actor(by), approval.run, approval.step.key, data)
         return
-    output = approval_decisions.validated_output(question, data)
+    output = approval_decisions.validated_output(approval, data)
     approval_decisions.settle(
-        question, approval_decisions.approved(question, output, None)
+        approval, approval_decisions.approved(approval, output, None)
     )
 
 
-def reject(question: ApprovalStep, reason: str, by: Any) -> None:
+def reject(approval: ApprovalStep, reason: str, by: Any) -> None:
     """Reject. Without a user, no permission is checked."""
     if by is not None:
-        approval_decisions.reject(Actor(by), question.run, question.step.key, reason)
+        approval_decisions.reject(Actor(by), approval.run, approval.step.key, reason)
         return
     given = approval_decisions.given_reason(reason)
     approval_decisions.settle(
-        question, approval_decisions.rejected(question, given, None)
+        approval, approval_decisions.rejected(approval, given, None)
     )

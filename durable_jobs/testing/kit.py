@@ -259,7 +259,7 @@ class Kit:
         ``run_until_idle``. Raise ``InvalidForm``, ``PermissionDenied``, or
         ``ActionNotAllowed`` if no step is open.
         """
-        approvals.approve(approvals.open_question(step, run), data or {}, by)
+        approvals.approve(approvals.open_approval(step, run), data or {}, by)
 
     def reject(
         self,
@@ -270,7 +270,7 @@ class Kit:
         run: Run | None = None,
     ) -> None:
         """Reject the oldest open ``approve`` step with this id. See ``approve``."""
-        approvals.reject(approvals.open_question(step, run), reason, by)
+        approvals.reject(approvals.open_approval(step, run), reason, by)
 
     # Failures
 

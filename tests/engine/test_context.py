@@ -390,4 +390,6 @@ def test_step_that_never_was_is_a_plain_error(start: Start):
     def mistaken(ctx):
         ctx.step.runn("x", print)
 
-    assert start(mistaken, retries=0).error["type"] == "AttributeError"
+    error = start(mistaken, retries=0).error
+    assert error["type"] == "AttributeError"
+    assert error["message"] == "ctx.step has no method 'runn'."
