@@ -60,7 +60,7 @@ class NewRun:
     def build_row(self) -> Run:
         """Return the row of the run, not saved."""
         now = clock.now()
-        depth, origin = self._cause()
+        depth, event_meta = self._cause()
         return Run(
             id=self.id,
             function=self.function.id,
@@ -71,7 +71,7 @@ class NewRun:
             trigger=self.event_meta["name"],
             key=self.key,
             event_id=self.event_id,
-            event_meta=origin,
+            event_meta=event_meta,
             depth=depth,
             data=EncodedJSON(self.data),
             parent_id=self.parent.pk if self.parent else None,
