@@ -155,7 +155,7 @@ def test_unrouted_event_delays_a_timeout(
     kit.advance("2h", run=False)
     # Another router is processing the event.
     with monkeypatch.context() as patch:
-        patch.setattr(events, "pending", lambda limit, leaving=(): [])
+        patch.setattr(events, "pending", lambda limit, excluding=(): [])
         timers.sweep()
     assert Wait.objects.filter(run=run, kind="timeout").exists()
     kit.run_until_idle()
