@@ -18,7 +18,6 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from durable_jobs.admin.object_links import KIND, References
-from durable_jobs.queries.visibility import masked
 from durable_jobs.serialization.tag_format import TAG, VALUE
 
 #: Characters of a payload that a page shows.
@@ -78,6 +77,16 @@ def hidden() -> SafeString:
     return format_html('<p class="durable-quiet">{}</p>', text)
 
 
+def parse_error(text: str) -> dict[str, Any] | None:
+    """Return a stored error, or None if the text is invalid or cut."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(found, dict) and {"type", "message"} <= found.keys()
+    return found if known else None
+
+
 def error(text: str | None, show_payloads: bool = True) -> SafeString | None:
     """Return a stored error as HTML: type, message and traceback.
 
@@ -85,16 +94,15 @@ def error(text: str | None, show_payloads: bool = True) -> SafeString | None:
     """
     if text is None:
         return None
-    try:
-        found = masked(json.loads(text), show_payloads) or {}
-        kind, message = found["type"], found["message"] if show_payloads else ""
-    except (ValueError, RecursionError, TypeError, KeyError):
+    found = parse_error(text)
+    if found is None:
         return payload(text, _("Error")) if show_payloads else hidden()
+    kind = found["type"]
     if not show_payloads:
         head = format_html('<p class="durable-error"><strong>{}</strong></p>', kind)
         return head + hidden()
     head = format_html(
-        '<p class="durable-error"><strong>{}</strong> {}</p>', kind, message
+        '<p class="durable-error"><strong>{}</strong> {}</p>', kind, found["message"]
     )
     if not found.get("traceback"):
         return head

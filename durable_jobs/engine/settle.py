@@ -163,6 +163,9 @@ def _end_failed(state: AttemptState, error: BaseException) -> None:
     error_record = describe_error(error)
     error_record.pop("class", None)
     error_record.pop("args", None)
+    name, key = raised_by(state, error_record)
+    if name:
+        error_record["step_name"] = name
     reason, in_transaction = "", None
     halves = batch_failures.split(state)
     if halves is not None:
@@ -172,7 +175,7 @@ def _end_failed(state: AttemptState, error: BaseException) -> None:
         error=error_record,
         reason=reason,
         exc_info=exc_info(error),
-        step=raised_by(state, error_record),
+        step=(name, key),
     )
     _end(
         state,

@@ -177,7 +177,8 @@ def view(admin: Any, request: HttpRequest, pk: str, action: str) -> HttpResponse
             if done is not None:
                 return done
     else:
-        form = kind(run=run, initial={"step": request.GET.get("step", "")})
+        given = {name: request.GET.get(name, "") for name in ("step", "from_step")}
+        form = kind(run=run, initial=given)
     return page(
         admin.admin_site,
         request,

@@ -25,7 +25,7 @@ from durable_jobs.admin.display import (
 )
 from durable_jobs.admin.functions import views as function_views
 from durable_jobs.admin.pages import View, actor_of, paths
-from durable_jobs.admin.payloads import error, payload
+from durable_jobs.admin.payloads import payload
 from durable_jobs.admin.queues import views as queue_views
 from durable_jobs.admin.related import RUN_PAYLOADS
 from durable_jobs.admin.runs import bulk, change_list, export
@@ -97,7 +97,6 @@ class RunAdmin(RunPages):
         "worker_losses",
     )
     payload_fields = (
-        (_("Error"), "error"),
         (_("Data"), "data"),
         (_("Output"), "output"),
     )
@@ -196,10 +195,6 @@ class RunAdmin(RunPages):
     def duration(self, run: Run) -> Any:
         """Return the duration, until now if the run has not ended."""
         return length(elapsed(run))
-
-    @admin.display(description=_("error"))
-    def error_display(self, run: Any) -> Any:
-        return error(run.error_text)
 
     @admin.display(description=_("data"))
     def data_display(self, run: Any) -> Any:

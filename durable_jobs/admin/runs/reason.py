@@ -71,7 +71,7 @@ def _first(run: Run, state: LiveState, links: Links) -> Iterator[SafeString]:
     elif run.status == RunStatus.RUNNING:
         yield _executing(run, state, links)
     elif not state.waits:
-        yield format_html(_("The run waits for its next attempt."))
+        yield format_html("{}", _("The run waits for its next attempt."))
 
 
 def _executing(run: Run, state: LiveState, links: Links) -> SafeString:

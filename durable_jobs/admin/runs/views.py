@@ -22,6 +22,7 @@ from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import View, actor_of, address, page, paths
 from durable_jobs.admin.related import Related
 from durable_jobs.admin.runs import actions, timeline_update
+from durable_jobs.admin.runs.failure import run_failure
 from durable_jobs.admin.runs.reason import run_reason
 from durable_jobs.admin.runs.timeline import WaitLinks, chart
 from durable_jobs.admin.runs.timeline_view import TimelineView
@@ -122,6 +123,10 @@ class RunPages(ReadOnlyAdmin):
         wait_links = _wait_links(self, links.request, row)
         show_payloads = self.may_view_payloads(links.request, row)
         view = TimelineView.parse(links.request.GET)
+        actor = actor_of(links.request)
+        allowed = {
+            name for name in ("redrive", "rerun") if may_act_on(actor, name, row)
+        }
         return {
             "neighbours": related.neighbours(),
             "chart": chart(
@@ -133,6 +138,7 @@ class RunPages(ReadOnlyAdmin):
             "steps_url": links.rows(Step, run=row.pk),
             "runs": related.started,
             "reason": run_reason(row, links, wait_links, show_payloads),
+            "failure": run_failure(self, row, links, allowed, show_payloads),
         }
 
 
