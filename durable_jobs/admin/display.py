@@ -84,12 +84,16 @@ def length(value: timedelta | None) -> str | None:
 
 
 def elapsed(row: Any) -> timedelta | None:
-    """Return the duration of a run or step, until now if it has not ended."""
+    """Return the duration of a run or step, until now if it has not ended.
+
+    The time between the end of a run and its redrive does not count.
+    """
     between = getattr(row, "status", None) == StepStatus.SCHEDULED
     if row.started_at is None or between:
         return None
     length: timedelta = (row.ended_at or clock.now()) - row.started_at
-    return max(length, timedelta())
+    stopped = getattr(row, "stopped_for", None) or timedelta()
+    return max(length - stopped, timedelta())
 
 
 def short(value: Any) -> SafeString:

@@ -9,16 +9,19 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from durable_jobs.admin.display import length, relative_time, short
+from durable_jobs import clock
+from durable_jobs.admin.display import length, moment, relative_time, short
 from durable_jobs.admin.filters import PERIODS
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
 from durable_jobs.models import Run
 from durable_jobs.queries import overview as model
+from durable_jobs.queries.ended_runs import OverviewLine, Period
 from durable_jobs.queries.error_groups import ErrorGroup
 from durable_jobs.statuses import RunStatus
 
@@ -63,6 +66,7 @@ class Card:
     detail: str
     url: str | None
     style: str = ""
+    note: SafeString | str = ""
 
 
 def view(admin: Any, request: HttpRequest) -> HttpResponse:
@@ -100,18 +104,24 @@ def _state(one: model.Counted, links: Links) -> Card:
     )
 
 
-def _period(one: model.Period, links: Links, capped: bool) -> Card:
-    failed = ngettext("%(count)s failed", "%(count)s failed", one.failed)
-    detail = failed % {"count": f"{one.failed:,}"}
-    if one.failed:
-        detail += f" · {one.share:.1%}"
+def _period(one: Period, links: Links, capped: bool) -> Card:
     names = {"1h": "hour", "24h": "day", "7d": "week"}
+    filters = {"time": "ended", "period": names[one.name]}
+    # Ends are counted. A redriven run may have failed more than once.
+    text = ngettext("%(count)s failure", "%(count)s failures", one.failed)
+    failures = text % {"count": f"{one.failed:,}"}
+    parts: list[Any] = [failures]
+    if one.failed:
+        url = links.rows(Run, status="failed", **filters)
+        parts = [links.anchor(url, failures), f"{one.share:.1%}"]
+    since = None if one.since is None else moment(one.since, clock.now())
     return Card(
         label=PERIODS[names[one.name]],
         value=f"{one.ended:,}" + ("+" if capped else ""),
-        detail=detail,
-        url=links.rows(Run, time="ended", period=names[one.name]),
+        detail=format_html_join(" · ", "{}", ((part,) for part in parts)),
+        url=links.rows(Run, **filters),
         style="failed" if one.failed else "",
+        note="" if since is None else format_html(_("since {}, counting…"), since),
     )
 
 
@@ -157,7 +167,7 @@ def _times(times: model.Times) -> list[tuple[str, str, str]]:
     return [(name, length(low) or "", length(high) or "") for name, low, high in rows]
 
 
-def _function_row(one: model.OverviewLine, links: Links) -> dict[str, Any]:
+def _function_row(one: OverviewLine, links: Links) -> dict[str, Any]:
     ended, failed = sum(one.ended), sum(one.failed)
     return {
         "function": links.anchor(links.rows(Run, function=one.function), one.function),

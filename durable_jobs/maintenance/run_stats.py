@@ -14,6 +14,7 @@ from django.db.models import Case, Count, IntegerField, Max, Min, When
 
 from durable_jobs import clock
 from durable_jobs.models import Run, RunStats
+from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, item_errors
 
 LENGTH = RunStats.LENGTH
@@ -22,27 +23,44 @@ SETTLED = timedelta(seconds=60)
 #: How far back periods are counted, and how long counts are kept.
 BACK = timedelta(days=7)
 KEPT = timedelta(days=8)
-#: Periods that one sweep counts.
-BATCH = 4
+#: Periods that one query counts, and that one sweep counts while no run waits.
+BATCH, IDLE_BATCH = 4, 40
+#: A sweep that has counted so many runs counts no further batch.
+MAX_RUNS = 20_000
 
 
 def sweep() -> int:
     """Count the uncounted periods, the newest first; return how many."""
     newest = begin_of(clock.now() - SETTLED) - LENGTH
     rows = db.rows(RunStats)
+    ended: list[int] = []
 
     def count(periods: Sequence[datetime]) -> None:
+        counts = _count(periods)
+        ended.append(sum(row.count for row in counts if row.function))
         # Counts of another process stay: one statement, all or nothing.
-        rows.bulk_create(_count(periods), ignore_conflicts=True)
+        rows.bulk_create(counts, ignore_conflicts=True)
 
-    chosen = _missing(newest, item_errors.postponed("run_stats"))
-    done = item_errors.guarded_batch("run_stats", chosen, count)
+    chosen = _missing(newest, item_errors.postponed("run_stats"), IDLE_BATCH)
+    if len(chosen) > BATCH and _any_ready():
+        chosen = chosen[:BATCH]
+    done = 0
+    for start in range(0, len(chosen), BATCH):
+        if sum(ended) < MAX_RUNS:
+            batch = chosen[start : start + BATCH]
+            done += item_errors.guarded_batch("run_stats", batch, count)
     if newest in chosen:
         rows.filter(since__lt=newest - KEPT)._raw_delete(db.alias())
     return done
 
 
-def _missing(newest: datetime, excluding: Set[str]) -> list[datetime]:
+def _any_ready() -> bool:
+    """Return whether a run waits for a worker."""
+    queued = db.rows(Run).filter(status=RunStatus.QUEUED, backlog__isnull=True)
+    return queued.filter(due_at__lte=clock.now()).exists()
+
+
+def _missing(newest: datetime, excluding: Set[str], most: int) -> list[datetime]:
     """Return consecutive periods to count now, the newest that are missing.
 
     ``excluding``: periods that failed and are not retried yet.
@@ -68,7 +86,7 @@ def _missing(newest: datetime, excluding: Set[str]) -> list[datetime]:
     while at in done:
         at -= LENGTH
     stretch: list[datetime] = []
-    while len(stretch) < BATCH and at >= oldest and at not in done:
+    while len(stretch) < most and at >= oldest and at not in done:
         stretch.append(at)
         at -= LENGTH
     return stretch

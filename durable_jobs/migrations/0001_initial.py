@@ -209,6 +209,7 @@ class Migration(migrations.Migration):
                 ('queued_at', models.DateTimeField()),
                 ('started_at', models.DateTimeField(null=True)),
                 ('ended_at', models.DateTimeField(null=True)),
+                ('stopped_for', models.DurationField(null=True)),
                 ('event', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='runs', to='durable_jobs.event')),
                 ('parent', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='children', to='durable_jobs.run')),
             ],

@@ -64,7 +64,8 @@ class Run(models.Model):
     ``error`` is ``{"type", "message", "traceback"}``. ``trigger`` is the name of the
     event that started the run. The run may be claimed from ``due_at`` on, in the order
     of ``run_order``: ``due_at`` minus the priority in seconds. ``depth`` is the length
-    of the chain of events and runs that caused the run.
+    of the chain of events and runs that caused the run. ``stopped_for`` is the time for
+    which a redriven run had ended; it is no part of the run's duration.
 
     ``flow`` holds the keys of its flow control, or null without flow control.
     ``backlog`` is set while the run is queued: null if it may be claimed, else the id
@@ -128,6 +129,7 @@ class Run(models.Model):
     queued_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    stopped_for = models.DurationField(null=True)
 
     objects = RunQuerySet.as_manager()
 

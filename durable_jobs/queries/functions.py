@@ -34,6 +34,7 @@ _COLUMNS = (
     "queued_at",
     "started_at",
     "ended_at",
+    "stopped_for",
 )
 
 
@@ -48,6 +49,7 @@ class RunSummary:
     queued_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    stopped_for: timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def health_of(runs: Iterable[RunSummary], limit: int) -> FunctionHealth:
     today = [run for run in briefs if run.queued_at >= since]
     failed = sum(run.status == RunStatus.FAILED for run in today)
     times = sorted(
-        run.ended_at - run.started_at
+        run.ended_at - run.started_at - (run.stopped_for or timedelta())
         for run in today
         if run.status == RunStatus.COMPLETED and run.started_at and run.ended_at
     )

@@ -1,7 +1,6 @@
 """The overview of an installation. Every query is bounded; none reads the history.
 
-The tick counts ended runs (``RunStats``). The minutes that it has not counted yet are
-counted here, up to ``MOST``. Durations are those of the runs that ended last.
+Durations are those of the runs that ended last.
 """
 
 from __future__ import annotations
@@ -12,33 +11,27 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Q, QuerySet, Sum
+from django.db.models import Max, Q, QuerySet
 from django.db.models.fields.json import KT
 
 from durable_jobs import clock
 from durable_jobs.conf import settings
 from durable_jobs.definitions.registry import registry
-from durable_jobs.models import Limit, Pause, Run, RunStats, Worker
+from durable_jobs.models import Limit, Pause, Run, Worker
 from durable_jobs.queries import visibility
+from durable_jobs.queries.ended_runs import EndedRuns, OverviewLine, Period
 from durable_jobs.queries.error_groups import ErrorGroup, error_groups
 from durable_jobs.statuses import RunStatus
 from durable_jobs.store import db, left_work, workers
 
-#: Maximum of counted runs per status, and of ended runs that are not in RunStats.
+#: Maximum of counted runs per status.
 MOST = 10_000
 #: Runs for the percentiles, and runs that are grouped by function.
 SAMPLE, FAILURES = 1000, 500
 GROUPS = 10
-PERIODS = (
-    ("1h", timedelta(hours=1)),
-    ("24h", timedelta(hours=24)),
-    ("7d", timedelta(days=7)),
-)
-HOURS = 24
 #: The maximum age of the last heartbeat of a live worker.
 SEEN = timedelta(minutes=1)
 LATE = timedelta(seconds=30)
-BAD = frozenset({RunStatus.FAILED.value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,21 +44,6 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """Runs that ended in a period. ``ended`` includes ``failed``."""
-
-    name: str
-    length: timedelta
-    ended: int
-    failed: int
-
-    @property
-    def share(self) -> float:
-        """Return the failed share, from 0 to 1."""
-        return self.failed / self.ended if self.ended else 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
     """Percentiles of queue times and durations, or None without runs."""
 
@@ -74,15 +52,6 @@ class Times:
     wait_95: timedelta | None
     took_50: timedelta | None
     took_95: timedelta | None
-
-
-@dataclass(slots=True, kw_only=True)
-class OverviewLine:
-    """All and failed runs of a function per hour of the last 24 hours, oldest first."""
-
-    function: str
-    ended: list[int] = field(default_factory=lambda: [0] * HOURS)
-    failed: list[int] = field(default_factory=lambda: [0] * HOURS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +91,7 @@ class Overview:
 def overview() -> Overview:
     """Return the overview."""
     now = clock.now()
-    ended = _Ended(now)
+    ended = EndedRuns(now)
     return Overview(
         at=now,
         states=_states(),
@@ -194,74 +163,20 @@ def _workers(now: datetime) -> int:
     return int(rows.exclude(kind="beat").count())
 
 
-# Ended runs
-
-
-class _Ended:
-    """The run statistics of a week, and the ended runs that they do not count yet."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-        self._run_stats = db.rows(RunStats).exclude(function="")
-        marks = db.rows(RunStats).filter(function="")
-        first = now - PERIODS[0][1]
-        if visibility.is_narrowed():  # the statistics count all runs
-            self._run_stats, marks = self._run_stats.none(), marks.none()
-            first = now - PERIODS[-1][1]
-        last = marks.aggregate(last=Max("since"))["last"]
-        self._from = first if last is None else last + RunStats.LENGTH
-        rest = _runs().filter(ended_at__gte=max(self._from, first))
-        newest: Any = rest.order_by("-ended_at").values_list(
-            "function", "status", "ended_at"
-        )
-        self._rest = list(newest[:MOST])
-        #: Whether only the newest runs were counted.
-        self.capped = len(self._rest) == MOST
-
-    def periods(self) -> list[Period]:
-        """Return the ended runs of each period."""
-        return [self._period(name, length) for name, length in PERIODS]
-
-    def _period(self, name: str, length: timedelta) -> Period:
-        since = self._now - length
-        counted = self._run_stats.filter(since__gte=since).aggregate(
-            ended=Sum("count"), failed=Sum("count", filter=Q(status__in=BAD))
-        )
-        rest = [status for _, status, ended in self._rest if ended >= since]
-        return Period(
-            name=name,
-            length=length,
-            ended=(counted["ended"] or 0) + len(rest),
-            failed=(counted["failed"] or 0) + sum(one in BAD for one in rest),
-        )
-
-    def lines(self) -> list[OverviewLine]:
-        """Return the functions of the last 24 hours, busiest first."""
-        since = self._now - timedelta(hours=HOURS)
-        rows = self._run_stats.filter(since__gte=since).values_list(
-            "function", "status", "since", "count"
-        )
-        found: dict[str, OverviewLine] = {}
-        rest = ((function, status, at, 1) for function, status, at in self._rest)
-        for function, status, at, count in [*rows, *rest]:
-            line = found.setdefault(function, OverviewLine(function=function))
-            if at >= since:
-                hour = min(int((at - since) / timedelta(hours=1)), HOURS - 1)
-                line.ended[hour] += count
-                line.failed[hour] += count * (status in BAD)
-        return sorted(
-            found.values(), key=lambda line: (-sum(line.ended), line.function)
-        )
+# Durations
 
 
 def _times() -> Times:
     rows = _runs().filter(ended_at__isnull=False, started_at__isnull=False)
     newest: Any = rows.order_by("-ended_at").values_list(
-        "queued_at", "started_at", "ended_at"
+        "queued_at", "started_at", "ended_at", "stopped_for"
     )
     found = list(newest[:SAMPLE])
-    waits = sorted(started - queued for queued, started, _ in found)
-    took = sorted(ended - started for _, started, ended in found)
+    waits = sorted(started - queued for queued, started, *_ in found)
+    took = sorted(
+        ended - started - (stopped or timedelta())
+        for _, started, ended, stopped in found
+    )
     return Times(
         runs=len(found),
         wait_50=_percentile(waits, 0.5),

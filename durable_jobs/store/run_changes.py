@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Case, F, TextField, Value, When
@@ -116,6 +117,7 @@ def redrive(
             reason="",
             error=None,
             ended_at=None,
+            stopped_for=_stopped_for(run),
             due_at=run.due_at,
             queue=queue,
             attempt=0,
@@ -131,6 +133,14 @@ def redrive(
         db.rows(Wait).bulk_create(limits)
         failpoint("redrive.written", run.function)
         return True
+
+
+def _stopped_for(run: Run) -> timedelta | None:
+    """Return for how long a run that is redriven now had ended, each time."""
+    if run.started_at is None or run.ended_at is None:
+        return run.stopped_for
+    last = max(run.due_at - run.ended_at, timedelta())
+    return (run.stopped_for or timedelta()) + last
 
 
 def _admission_state() -> Case:

@@ -53,10 +53,29 @@ def test_period_of_five_minutes_is_counted_when_it_is_over(kit: Kit) -> None:
 
 
 def test_period_without_ended_runs_is_counted_too(kit: Kit) -> None:
-    kit.travel_to(kit.now() + timedelta(minutes=30), run=False)
+    kit.travel_to(kit.now() + timedelta(hours=6), run=False)
     before = RunStats.objects.filter(function="").count()
+    assert run_stats.sweep() == run_stats.IDLE_BATCH
+    counted = RunStats.objects.filter(function="").count()
+    assert counted == before + run_stats.IDLE_BATCH
+
+
+def test_sweep_counts_fewer_periods_while_runs_wait(kit: Kit) -> None:
+    RunStats.objects.all().delete()
+    durable.function(id="tests.waits")(lambda ctx: None).enqueue()
     assert run_stats.sweep() == run_stats.BATCH
-    assert RunStats.objects.filter(function="").count() == before + run_stats.BATCH
+    kit.run_until_idle()
+    assert run_stats.sweep() == run_stats.IDLE_BATCH
+
+
+def test_sweep_counts_no_further_batch_after_many_runs(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_stats, "MAX_RUNS", 3)
+    runs(kit, 3)
+    RunStats.objects.all().delete()
+    kit.travel_to(kit.now() + timedelta(minutes=6), run=False)
+    assert run_stats.sweep() == run_stats.BATCH
 
 
 def test_period_missed_by_the_tick_is_counted_later(kit: Kit) -> None:

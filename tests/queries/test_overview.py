@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from durable_jobs import durable
 from durable_jobs.maintenance import run_stats, tick
-from durable_jobs.models import Pause, Run, Worker
+from durable_jobs.models import Pause, Run, RunStats, Worker
 from durable_jobs.queries import overview as module
 from durable_jobs.queries.overview import overview
 from durable_jobs.testing import Kit
@@ -68,6 +68,52 @@ def test_ended_runs_are_counted_before_and_after_the_tick(
     assert found == {"1h": (5, 1), "24h": (12, 3), "7d": (12, 3)}
     (line,) = overview().lines
     assert (line.function, sum(line.ended), sum(line.failed)) == ("tests.mixed", 12, 3)
+
+
+def test_period_says_since_when_it_is_counted(durable_kit: Kit) -> None:
+    def since() -> list[bool]:
+        return [one.since is not None for one in overview().periods]
+
+    assert since() == [False, True, True]
+    now = durable_kit.now()
+    while run_stats.sweep():
+        if since() == [False, True, True]:
+            assert overview().periods[1].since <= now - timedelta(hours=1)
+    assert since() == [False, False, False]
+
+
+def test_period_counts_the_newest_stretch_without_a_gap(durable_kit: Kit) -> None:
+    now = durable_kit.now()
+    make_runs(5, ended_at=now - timedelta(hours=9))
+    make_runs(2, ended_at=now - timedelta(hours=2))
+    while run_stats.sweep():
+        pass
+    hole = run_stats.begin_of(now - timedelta(hours=5))
+    RunStats.objects.filter(since=hole).delete()
+    hour, day, week = overview().periods
+    assert hour.since is None
+    assert (day.since, day.ended) == (hole + RunStats.LENGTH, 2)
+    assert (week.since, week.ended) == (hole + RunStats.LENGTH, 2)
+
+
+def test_time_between_an_end_and_its_redrive_is_no_duration(durable_kit: Kit) -> None:
+    broken = [ValueError("first")]
+
+    @durable.function(id="tests.redriven", retries=0)
+    def redriven(ctx):
+        ctx.step.sleep("work", "2s")
+        if broken:
+            raise broken.pop()
+
+    run = redriven.enqueue()
+    durable_kit.advance("2s")
+    durable_kit.advance("1h")
+    run.redrive()
+    durable_kit.run_until_idle()
+    run.refresh_from_db()
+    assert run.status == "completed"
+    assert run.stopped_for == timedelta(hours=1)
+    assert overview().times.took_50 == timedelta(seconds=2)
 
 
 def test_failures_are_grouped_by_function_error_and_step(durable_kit: Kit) -> None:

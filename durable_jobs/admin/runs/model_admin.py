@@ -193,8 +193,13 @@ class RunAdmin(RunPages):
 
     @admin.display(description=_("duration"))
     def duration(self, run: Run) -> Any:
-        """Return the duration, until now if the run has not ended."""
-        return length(elapsed(run))
+        """Return the time in execution; for a redriven run also the whole time."""
+        took = elapsed(run)
+        if took is None or not run.stopped_for:
+            return length(took)
+        whole = _("%(length)s elapsed") % {"length": length(took + run.stopped_for)}
+        quiet = format_html('<span class="durable-quiet">· {}</span>', whole)
+        return format_html("{} {}", length(took), quiet)
 
     @admin.display(description=_("data"))
     def data_display(self, run: Any) -> Any:

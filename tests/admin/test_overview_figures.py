@@ -1,0 +1,46 @@
+"""The figures of the overview, and the durations of redriven runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+
+from durable_jobs import clock
+from durable_jobs.maintenance import run_stats
+from tests.admin.conftest import list_of, make_runs, page_of
+
+pytestmark = pytest.mark.django_db
+
+
+def overview() -> str:
+    return reverse("admin:durable_jobs_overview")
+
+
+def test_failures_link_to_the_failed_runs_of_the_period(durable_kit, get):
+    make_runs(2, status="failed", error={"type": "E", "message": "m"})
+    make_runs(1)
+    page = get(overview())
+    assert "2 failures · 66.7%" in page.text
+    failed = "?status=failed&time=ended&period=hour"
+    assert f"{list_of('run')}{failed}" in page.links()
+
+
+def test_figure_says_that_the_past_is_still_counted(durable_kit, get):
+    assert get(overview()).text.count("counting…") == 2
+    while run_stats.sweep():
+        pass
+    assert "counting" not in get(overview()).text
+
+
+def test_duration_of_a_redriven_run_has_the_elapsed_time_beside_it(get):
+    now = clock.now()
+    run = make_runs(
+        1,
+        queued_at=now - timedelta(minutes=4),
+        ended_at=now,
+        stopped_for=timedelta(minutes=3),
+    )[0]
+    assert "1 m 00 s · 4 m 00 s elapsed" in get(page_of(run)).text
+    assert "1 m 00 s" in get(list_of("run")).text
