@@ -66,6 +66,18 @@ def relative_time(value: datetime | None) -> SafeString | None:
     return format_html("{} {}", moment(value), quiet)
 
 
+def time_ago(value: datetime) -> SafeString:
+    """Return how long ago a time was. The tooltip has the time."""
+    local = timezone.localtime(value)
+    ago = _("%(length)s ago") % {"length": length(clock.now() - value)}
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        value.isoformat(),
+        f"{local:%Y-%m-%d %H:%M:%S %Z}",
+        ago,
+    )
+
+
 def length(value: timedelta | None) -> str | None:
     """Return a duration in at most two units."""
     if value is None:

@@ -49,7 +49,8 @@ class Links:
     def rows(self, model: type[Model], **filters: Any) -> str | None:
         """Return the URL of a filtered list, or None without permission."""
         address = self._address(model, "changelist")
-        return f"{address}?{urlencode(filters)}" if address and filters else address
+        query = urlencode(filters, doseq=True)
+        return f"{address}?{query}" if address and filters else address
 
     def approval(self, wait: Wait) -> str | None:
         """Return the URL of an approval's form, or None without permission."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from durable_jobs import clock
-from durable_jobs.admin.display import length, moment, relative_time, short
+from durable_jobs.admin.display import length, moment, short, time_ago
 from durable_jobs.admin.filters import PERIODS
 from durable_jobs.admin.links import Links
 from durable_jobs.admin.pages import page
@@ -90,6 +91,8 @@ def view(admin: Any, request: HttpRequest) -> HttpResponse:
         width=WIDTH,
         height=HEIGHT,
         errors=[_error(one, links, show_payloads) for one in found.errors],
+        # Without the filter on the error, an action would include other errors.
+        may_redrive=show_payloads and admin.has_redrive_permission(request),
         attention=[_attention(one, links, show_payloads) for one in found.attention],
     )
 
@@ -202,18 +205,32 @@ def _bars(ended: Sequence[int], failed: Sequence[int]) -> Iterator[OverviewBar]:
 
 
 def _error(one: ErrorGroup, links: Links, show_payloads: bool) -> dict[str, Any]:
-    filters = {"status": "failed", "function": one.function}
+    filters: dict[str, Any] = {"status": "failed", "function": one.function}
     if show_payloads:  # a filter on payloads needs the permission to view them
-        filters["where"] = f"error.type={one.type}"
+        filters["where"] = [f"error.type={_value(one.type)}"]
+        if one.step:
+            filters["where"].append(f"error.step_name={_value(one.step)}")
     return {
         "count": one.count,
+        "new": one.new,
         "function": one.function,
         "type": one.type or "Error",
+        "step": one.step,
         "message": one.message if show_payloads else "",
-        "last": relative_time(one.last),
+        "key": one.run,
+        "last": time_ago(one.last),
         "run": links.anchor(links.page(Run, one.run), short(one.run)),
         "all": links.rows(Run, **filters),
     }
+
+
+def _value(text: str) -> str:
+    """Return a string for a filter on payloads, quoted if it would be other JSON."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return text
+    return json.dumps(text)
 
 
 def _attention(

@@ -44,3 +44,42 @@ def test_duration_of_a_redriven_run_has_the_elapsed_time_beside_it(get):
     )[0]
     assert "1 m 00 s · 4 m 00 s elapsed" in get(page_of(run)).text
     assert "1 m 00 s" in get(list_of("run")).text
+
+
+def failures(step: str, count: int = 1) -> None:
+    error = {"type": "KeyError", "message": "'GBP'", "step_name": step}
+    make_runs(count, status="failed", error=error)
+
+
+def test_redrive_all_leads_to_the_confirmation_for_the_group(get, admin_client):
+    failures("price", 3)
+    failures("12")
+    page = get(overview())
+    assert "new KeyError 'GBP'" in page.text
+    (form, _) = [
+        attrs["action"]
+        for tag, attrs in page.tags
+        if tag == "form"
+        and "error.step_name" in (attrs.get("action") or "")
+        and "price" in (attrs.get("action") or "")
+    ] + [None]
+    fields = {
+        attrs["name"]: attrs["value"]
+        for tag, attrs in page.tags
+        if tag == "input" and attrs.get("type") == "hidden" and attrs.get("name")
+    }
+    response = admin_client.post(form, fields)
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert "Redrive 3 runs" in text
+    assert "error.step_name=price" in text
+    assert len(get(form).rows("run")) == 3
+
+
+def test_redrive_all_is_absent_without_the_permissions(operator):
+    failures("price")
+    for names in (("view_run", "redrive_run"), ("view_run", "view_payload")):
+        client = operator(*names, username="-".join(names))
+        assert b"Redrive all" not in client.get(overview()).content
+    client = operator("view_run", "redrive_run", "view_payload", username="all")
+    assert b"Redrive all" in client.get(overview()).content

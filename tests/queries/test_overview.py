@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from durable_jobs import durable
 from durable_jobs.maintenance import run_stats, tick
 from durable_jobs.models import Pause, Run, RunStats, Worker
+from durable_jobs.queries import error_groups
 from durable_jobs.queries import overview as module
 from durable_jobs.queries.overview import overview
 from durable_jobs.testing import Kit
@@ -118,19 +120,34 @@ def test_time_between_an_end_and_its_redrive_is_no_duration(durable_kit: Kit) ->
 
 def test_failures_are_grouped_by_function_error_and_step(durable_kit: Kit) -> None:
     def error(kind: str, step: str = "") -> dict[str, str]:
-        return {"type": kind, "message": f"{kind} at {step}", "step": step}
+        return {"type": kind, "message": f"{kind} at {step}", "step_name": step}
 
-    make_runs(3, status="failed", error=error("KeyError", "a"))
-    make_runs(2, status="failed", error=error("KeyError", "b"))
-    make_runs(1, status="failed", error=error("OSError"), function="tests.other")
+    def failed(count: int, ended: int, **values: Any) -> None:
+        at = durable_kit.now() - timedelta(minutes=ended)
+        make_runs(count, status="failed", ended_at=at, **values)
+
+    failed(3, 90, error=error("KeyError", "a"))
+    failed(2, 20, error=error("KeyError", "b"))
+    failed(1, 10, error=error("OSError"), function="tests.other")
+    failed(1, 5, error=error("KeyError", "a"))
     groups = overview().errors
     assert [(one.count, one.function, one.type, one.step) for one in groups] == [
-        (3, "tests.made", "KeyError", "a"),
-        (2, "tests.made", "KeyError", "b"),
+        (4, "tests.made", "KeyError", "a"),
         (1, "tests.other", "OSError", ""),
+        (2, "tests.made", "KeyError", "b"),
     ]
+    assert [one.new for one in groups] == [False, True, True]
     assert groups[0].message == "KeyError at a"
-    assert Run.objects.get(pk=groups[0].run).error["step"] == "a"
+    assert Run.objects.get(pk=groups[0].run).error["step_name"] == "a"
+
+
+def test_no_group_is_new_if_older_failures_were_not_read(
+    durable_kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_runs(3, status="failed", error={"type": "E"})
+    assert overview().errors[0].new
+    monkeypatch.setattr(error_groups, "FAILURES", 3)
+    assert not overview().errors[0].new
 
 
 def test_durations_are_those_of_the_last_ended_runs(
