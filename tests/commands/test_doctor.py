@@ -54,6 +54,19 @@ def test_waits_of_runs_that_are_over(durable_kit, asleep, finds):
     assert not Wait.objects.exists()
 
 
+def test_wait_of_an_ended_run_is_deleted_while_other_runs_live(
+    durable_kit, asleep, napper, finds
+):
+    asleep.cancel()
+    Wait.objects.create(
+        run_id=asleep.pk, kind="event", name="x", created_at=durable_kit.now()
+    )
+    other = napper.enqueue()
+    durable_kit.run_until_idle()
+    finds("wait-of-ended-run")
+    assert Wait.objects.get().run_id == other.pk
+
+
 def test_wait_of_an_ended_step_is_found(durable_kit, finds):
     @durable.function(id="t.two")
     def two(ctx):
@@ -155,6 +168,25 @@ def test_callback_without_a_wait_can_be_answered_again(durable_kit, finds):
     run.refresh_from_db()
     assert run.result() == 5
     assert len(tokens) == 1
+
+
+def test_lost_sleep_is_registered_again_without_waits_of_ended_steps(
+    durable_kit, finds
+):
+    tokens = []
+
+    @durable.function(id="t.paid")
+    def paid(ctx):
+        ctx.step.wait_for_callback("c", lambda given: tokens.append(given.token))
+        ctx.step.sleep("nap", "1h")
+
+    paid.enqueue()
+    durable_kit.run_until_idle()
+    durable.callbacks.succeed(tokens[0], 5)
+    durable_kit.run_until_idle()
+    Wait.objects.all().delete()
+    finds("waiting-for-nothing")
+    assert Wait.objects.get().kind == "sleep"
 
 
 def test_approval_without_a_wait_is_asked_again(durable_kit, finds):

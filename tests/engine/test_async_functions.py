@@ -153,6 +153,25 @@ def test_retries_and_timeouts_of_async_bodies(start: Start, later: Later):
     assert len(calls) == 3
 
 
+def test_async_body_is_cancelled_at_its_timeout_before_the_next_step(start: Start):
+    order = []
+
+    async def hanging():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            order.append("cancelled")
+
+    async def trying(ctx):
+        try:
+            await ctx.step.run("hang", hanging, timeout="10ms", retries=0)
+        except durable.StepTimeout:
+            await ctx.step.run("next", lambda: order.append("next"))
+
+    assert start(trying).status == "completed"
+    assert order == ["cancelled", "next"]
+
+
 def test_body_that_cancels_itself_fails(start: Start):
     async def body():
         raise asyncio.CancelledError

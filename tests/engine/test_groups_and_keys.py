@@ -11,6 +11,7 @@ import pytest
 
 from durable_jobs import durable
 from durable_jobs.definitions.registry import registry
+from durable_jobs.testing import Kit
 from tests.engine.conftest import Later, Start
 
 
@@ -51,6 +52,17 @@ def test_repeated_id_gets_a_number(start: Start, later: Later):
         sha1("same:2"),
     ]
     assert run.steps.filter(name="nap").count() == 3
+
+
+def test_group_has_the_time_at_which_the_function_entered_it(
+    start: Start, durable_kit: Kit
+):
+    def grouped(ctx):
+        with ctx.step.group("checkout"):
+            ctx.step.run("pay", int)
+
+    group = start(grouped).steps.get(kind="group")
+    assert group.started_at == group.ended_at == durable_kit.now()
 
 
 def test_id_that_looks_like_a_repeat_is_a_separate_step(start: Start):

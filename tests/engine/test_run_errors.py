@@ -108,6 +108,14 @@ def test_run_fails_with_the_error_of_its_step(start: Start):
         run.result()
 
 
+def test_error_of_a_run_has_neither_class_nor_arguments_of_the_exception(start: Start):
+    def failing(ctx):
+        raise KeyError("card", 4242)
+
+    error = start(failing, retries=0).error
+    assert sorted(error) == ["message", "traceback", "type"]
+
+
 def test_error_without_a_readable_message_is_recorded(start: Start):
     class Mute(Exception):
         def __str__(self):

@@ -245,6 +245,20 @@ def test_kit_that_propagates_leaves_the_errors_of_stubs_to_the_run(
     assert ended(run).error["type"] == "ValueError"
 
 
+def test_kit_that_propagates_does_so_after_a_kit_inside_it() -> None:
+    with Kit(propagate=True) as outer:
+        with Kit():
+            pass
+
+        @durable.function(id="work")
+        def work(ctx):
+            raise ZeroDivisionError
+
+        work.enqueue()
+        with pytest.raises(ZeroDivisionError):
+            outer.run_until_idle()
+
+
 def test_kit_that_does_not_propagate_raises_nothing(pay: durable.Function) -> None:
     with Kit() as kit:
         run = pay.enqueue()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
@@ -462,6 +464,22 @@ def test_result_of_a_verifier_must_be_true(
 ) -> None:
     hook(verify=lambda request: said)
     assert post({}).status_code == 401
+
+
+@pytest.mark.parametrize("where", ["verify", "transform"])
+def test_worker_signal_in_a_callable_of_a_webhook_rejects_no_delivery(
+    kit: Kit,
+    hook: Hook,
+    post: Post,
+    where: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(-number))
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
+    hook(**{where: lambda *_: signal.raise_signal(signal.SIGTERM)})
+    with pytest.raises(SystemExit):
+        post({})
+    assert not Event.objects.exists()
 
 
 def test_setting_without_a_secret_refuses_all_deliveries(
