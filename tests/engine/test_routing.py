@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from pytest_django import Settings
 
-from durable_jobs import clock, durable
+from durable_jobs import clock, durable, notifier
 from durable_jobs.engine.suspend import SimulatedCrash
 from durable_jobs.events import routing, wait_matches
 from durable_jobs.expressions import compile_expression
@@ -54,6 +54,22 @@ def test_event_is_matched_to_many_waits_in_several_turns(
     assert found == [4, 8, 10]
     row = Event.objects.get(pk=event)
     assert not row.pending
+
+
+def test_rest_of_an_event_notifies_the_default_queue(
+    durable_kit: Kit,
+    waiting: list[Run],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
+    event = durable_kit.send("a/come", {"n": -1})
+    notified: list[str] = []
+    monkeypatch.setattr(notifier, "notify", notified.append)
+    for _ in range(3):
+        routing.route_pending()
+    assert not Event.objects.get(pk=event).pending
+    assert notified == ["default", "default"]
 
 
 def test_progress_of_an_event_is_shown(

@@ -46,6 +46,25 @@ def test_commit_whose_reply_is_lost_is_no_failure_of_an_atomic_step(
     assert not run.attempts.exists()
 
 
+def test_pause_after_database_errors_in_a_row_doubles(start: Start, durable_kit: Kit):
+    def fail(place: str, step: str) -> None:
+        if place == "record.begin":
+            raise OperationalError("the database is away")
+
+    def working(ctx):
+        ctx.step.run("work", int)
+
+    pauses = []
+    with failpoints.watching(fail):
+        run = start(working, retries=0)
+        for _ in range(4):
+            pauses.append((run.due_at - durable_kit.now()).total_seconds())
+            durable_kit.travel_to(run.due_at)
+            durable_kit.run_until_idle()
+            run.refresh_from_db()
+    assert pauses == [1, 2, 4, 8]
+
+
 def test_step_in_a_finally_is_not_executed_after_a_database_failure(
     start: Start, later: Later
 ):

@@ -103,6 +103,15 @@ def test_pauses_grow_until_the_run_fails_with_the_reason(
     assert (len(pauses), pauses[0], pauses[-1]) == (10, 2, 600)
 
 
+def test_run_that_cannot_be_read_leaves_its_slot_to_the_next(durable_kit: Kit) -> None:
+    limited = durable.function(id="limited", concurrency=1)(lambda ctx: ctx.event.data)
+    first, second = limited.enqueue({"n": 1}), limited.enqueue({"n": 2})
+    break_data(first, unknown_class())
+    durable_kit.run_until_idle()
+    second.refresh_from_db()
+    assert second.result() == {"n": 2}
+
+
 def test_async_function_waits_as_well(durable_kit: Kit, broken: dict[str, Any]) -> None:
     @durable.function(id="awaits")
     async def awaits(ctx):
