@@ -95,6 +95,22 @@ def test_events_may_be_buffered_by_any_key(durable_kit, key) -> None:
     assert Run.objects.get().status in ("completed", "skipped")
 
 
+def test_backlog_that_a_promotion_did_not_reach_is_eligible_at_once(
+    durable_kit,
+) -> None:
+    @durable.function(
+        id="odd.keyed", concurrency=durable.Concurrency(5, key="event.data.k")
+    )
+    def keyed(ctx):
+        return None
+
+    for key in "aabb":
+        keyed.enqueue({"k": key})
+    assert admission.run_rounds("default", 1) == 1
+    assert Backlog.objects.count() == 2
+    assert not Backlog.objects.filter(eligible_at__gt=durable_kit.now()).exists()
+
+
 def test_throttle_raised_by_an_operator_promotes_at_once(durable_kit) -> None:
     """``set_limit`` with a higher limit promotes runs at once."""
 
