@@ -63,7 +63,7 @@ def test_rest_of_an_event_notifies_the_default_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.DURABLE_JOBS = {**settings.DURABLE_JOBS, "MATCH_BUDGET": 4}
-    event = durable_kit.send("a/come", {"n": -1})
+    event = durable_kit.send("a/come", {"n": 10})
     notified: list[str] = []
     monkeypatch.setattr(notifier, "notify", notified.append)
     for _ in range(3):
