@@ -38,7 +38,7 @@ def test_functions_list_their_triggers(kit, api, sleeper):
             durable.ModelChange("shop.Order", created=True)],
     )  # fmt: skip
     def often(ctx: durable.Context) -> None:
-        """A docstring."""
+        """Do it often."""
 
     found = api.get("functions").json()["functions"]
     ids = [one["id"] for one in found]
