@@ -145,7 +145,9 @@ def test_program_that_ends_at_once_has_sent_its_last_message():
     program = """
 from durable_jobs.worker import notify_coalescer
 notify_coalescer.COALESCE_INTERVAL = 2.0  # longer than three calls take
-coalescer = notify_coalescer.NotifyCoalescer(lambda queue, work: not print(queue, work, flush=True))
+coalescer = notify_coalescer.NotifyCoalescer(
+    lambda queue, work: not print(queue, work, flush=True)
+)
 print(*[coalescer.coalesce("a", 1) for _ in range(3)], flush=True)
 """
     done = subprocess.run(
