@@ -44,7 +44,7 @@ def test_queued_run_shows_what_it_waits_for(limit_row, get):
     queued = Run.objects.filter(status="queued").order_by("run_order").first()
     page = get(page_of(queued))
     assert "concurrency 1 for key" in page.text
-    assert str(holder.pk) in page.text
+    assert page_of(holder) in page.source
 
 
 def test_raised_limit_promotes_backlogged_runs(limit_row, client, durable_kit):

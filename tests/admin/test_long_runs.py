@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from durable_jobs import durable, ids
+from durable_jobs.admin.runs.timeline_chart import Axis
 from durable_jobs.admin.runs.timeline_view import TimelineView
 from durable_jobs.models import Run, Step
 from durable_jobs.testing import Kit
@@ -144,3 +145,20 @@ def test_a_long_run_costs_as_many_queries_as_a_short_one(
     for query in ("", "?steps=failed", "?inside=all&page=5", "?name=7&steps=slowest"):
         with django_assert_max_num_queries(13):
             assert admin_client.get(page_of(long) + query).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("until", "labels"),
+    [
+        (5.9, ["0", "1 s", "2 s", "3 s", "4 s", "5 s", "5.9 s"]),
+        (5.2, ["0", "1 s", "2 s", "3 s", "4 s", "5.2 s"]),
+        (0.6, ["0", "100 ms", "200 ms", "300 ms", "400 ms", "500 ms", "600 ms"]),
+        (9000, ["0", "30 m", "1 h", "1.5 h", "2 h", "2 h 30 m"]),
+    ],
+)
+def test_last_mark_of_the_axis_is_the_end_of_the_run(
+    until: float, labels: list[str]
+) -> None:
+    axis = Axis.of(-1.0, until)
+    assert [tick.label for tick in axis.ticks] == labels
+    assert (axis.ticks[-1].x, float(axis.ticks[-1].at)) == ("100.000%", until)

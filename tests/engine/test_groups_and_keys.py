@@ -369,7 +369,7 @@ def test_decorated_function_is_a_step_inside_a_run(start: Start, later: Later):
 
 def test_decorated_function_is_plain_outside_of_a_run():
     assert double(2) == 4
-    assert double.__doc__ == "Be a step where it is called in a run."
+    assert double.__doc__ == "Call a decorated step from a run."
 
 
 def test_decorated_function_inside_a_body_is_refused(start: Start):

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from django.utils.safestring import SafeString
 
+from durable_jobs.admin.display import length
 from durable_jobs.admin.runs.timeline_counts import StepCounts
 from durable_jobs.admin.runs.timeline_view import StepChip, TimelineView
 from durable_jobs.queries.timeline_choice import StepPage
@@ -16,6 +17,8 @@ _MORE = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200)
 _DAYS = tuple(86_400 * days for days in (1, 2, 5, 10, 20, 50, 100, 200, 500))
 _TICKS = (*_SECOND, *_MORE, *_DAYS)
 _MAX_TICKS = 6
+#: Where the last round mark may be, as a part of the axis.
+_LAST_ROUND_MARK = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +82,21 @@ class Axis:
 
     @classmethod
     def of(cls, began: float, until: float) -> Axis:
-        """Return the axis from ``began``, which is at most 0, to ``until``."""
+        """Return the axis from ``began``, which is at most 0, to ``until``.
+
+        The last mark is the end. Round marks that its label would touch are left out.
+        """
         step = next((t for t in _TICKS if until / t <= _MAX_TICKS), until)
         marks = [step * n for n in range(int(until / step) + 1)]
         whole = until - began
-        return cls(
-            began=_number(began),
-            until=_number(until),
-            ticks=[
-                AxisTick(percent(100 * (at - began) / whole), _number(at), _mark(at))
-                for at in marks
-                if at < 0.95 * until
-            ],
-        )
+        ticks = [
+            AxisTick(percent(100 * (at - began) / whole), _number(at), _mark(at))
+            for at in marks
+            if at < _LAST_ROUND_MARK * until
+        ]
+        end = length(timedelta(seconds=until)) or ""
+        ticks.append(AxisTick(percent(100), _number(until), end))
+        return cls(began=_number(began), until=_number(until), ticks=ticks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
