@@ -117,7 +117,9 @@ def test_slash_finds_functions_and_short_ids(
     page.keyboard.type("searched")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("tests.searched"))
+    page.wait_for_load_state()  # the key needs the page's script
     page.keyboard.press("/")
+    expect(page.locator("#durable-find")).to_be_focused()
     page.keyboard.type(str(run.pk)[-8:])
     page.keyboard.press("Enter")
     expect(page.locator("h1 .durable-id")).to_have_attribute("title", str(run.pk))
