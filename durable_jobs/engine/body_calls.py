@@ -238,8 +238,11 @@ def _call_with_timeout(
     failures: list[BaseException] = []
     context = contextvars.copy_context()
     shared = _share_connections() if share_connections else {}
+    # The body begins when the limit of the task can end the wait for it.
+    waiting = threading.Event()
 
     def work() -> None:
+        waiting.wait()
         for alias, connection in shared.items():
             connections[alias] = connection
         try:
@@ -254,12 +257,18 @@ def _call_with_timeout(
 
     thread = threading.Thread(target=work, name=f"step {call.name}", daemon=True)
     thread.start()
+
+    def wait(seconds: float) -> None:
+        waiting.set()
+        thread.join(seconds)
+
     # An async body is cancelled in its own thread, and has GRACE seconds to end.
     grace = GRACE if iscoroutinefunction(body_of(call)) else 0.0
     try:
-        interruptible(call.name, thread.join, [timeout.total_seconds() + grace])
+        interruptible(call.name, wait, [timeout.total_seconds() + grace])
     except BodyTimeout as over:
         _abandon(thread)
+        waiting.set()
         return BodyOutcome(error=over)
     if share_connections:
         for connection in shared.values():

@@ -15,7 +15,7 @@ from billiard.pool import soft_timeout_sighandler
 from celery.exceptions import SoftTimeLimitExceeded
 
 from durable_jobs import clock, durable, failpoints
-from durable_jobs.engine import time_limits
+from durable_jobs.engine import body_calls, time_limits
 from durable_jobs.store import connection_state
 from durable_jobs.testing import Kit
 from durable_jobs.worker import task_limits
@@ -85,6 +85,24 @@ def test_soft_limit_ends_a_body_as_a_timeout(
     assert attempt.error["type"] == "StepTimeout"
     assert "'work'" in attempt.error["message"]
     assert "soft time limit" in attempt.error["message"]
+
+
+def test_body_with_a_timeout_begins_when_the_limit_can_end_it(
+    start: Start, monkeypatch
+):
+    """The body has a thread of its own, but the limit ends the wait for the thread."""
+    begun = threading.Event()
+    early: list[bool] = []
+
+    def late(step, fn, args=(), kwargs=None):
+        if threading.current_thread() is threading.main_thread():
+            early.append(begun.wait(0.3))
+        return time_limits.interruptible(step, fn, args, kwargs or {})
+
+    monkeypatch.setattr(body_calls, "interruptible", late)
+    run = start(lambda ctx: ctx.step.run("work", begun.set, timeout="1h"))
+    assert run.status == "completed"
+    assert early == [False]
 
 
 def test_body_may_clean_up_at_the_soft_limit(
