@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -77,16 +78,27 @@ class Installed:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """Build the wheel and install it, once for all the tests that use it."""
-    place = tmp_path_factory.mktemp("installed")
-    dist, path = place / "dist", place / "venv"
-    here = Installed(Path(sys.prefix), Path())
+    """Build the wheel and install it, once for all processes that run the tests."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent / f"installed-{run}" if run else base / "installed"
+    place.mkdir(exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = Installed(place / "venv", place / "durable-jobs.whl")
+        if not found.wheel.exists():
+            _install(found, place / "dist")
+    return found
+
+
+def _install(made: Installed, dist: Path) -> None:
+    """Make the environment; its wheel is the last thing that is written."""
+    here, place = Installed(Path(sys.prefix), Path()), dist.parent
     here.run(
         sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), ".", cwd=ROOT
     )
     (wheel,) = dist.glob("*.whl")
-    here.run(sys.executable, "-m", "venv", str(path), cwd=place)
-    made = Installed(path, wheel)
+    here.run(sys.executable, "-m", "venv", str(made.path), cwd=place)
     constraints = str(ROOT / "requirements.lock")
     made.run("pip", "install", "--quiet", "-c", constraints, str(wheel), cwd=place)
-    return made
+    made.wheel.symlink_to(wheel)
