@@ -10,7 +10,6 @@ connection whose session was changed is closed, and opens again when it is neede
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,42 +20,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from durable_jobs.exceptions import ConfigurationError, TransactionStateError
-
-#: Statements that change the session for later users of the connection.
-_CHANGES = re.compile(
-    r"""
-    (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )*
-    (?: SET \s+ (?!LOCAL\b|CONSTRAINTS?\b|TRANSACTION\b)
-      | (?:RESET|DISCARD|DO|LISTEN|LOAD|PREPARE|ATTACH|USE) \b
-      | PRAGMA \s+ [\w.]+ \s* [=(]
-      | CREATE \s+ (?:GLOBAL\s+|LOCAL\s+)? TEMP
-    )
-    | \bINTO \s+ TEMP
-    | \bpg_(?:try_)?advisory_lock | \bGET_LOCK \s* \(
-    | \bset_config \s* \( (?! [^;]*, \s* true \s* \) )
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+from durable_jobs.store.statement_kinds import (
+    changes_session,
+    may_change_scope,
+    writes,
 )
 
-#: Statements that write.
-_WRITES = re.compile(
-    r"""
-    \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )*
-    (?: (?:INSERT|UPDATE|DELETE|MERGE|REPLACE|TRUNCATE|CREATE|ALTER|DROP|COPY) \b
-      | WITH \b .* \b (?:INSERT|UPDATE|DELETE|MERGE) \b
-    )
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-
-#: Statements that may change the search path or the role for the engine.
-_SCOPES = re.compile(
-    r"""
-    (?:^|;) \s* (?: --[^\n]*\n\s* | /\*.*?\*/\s* )* (?:SET|RESET|DISCARD|DO) \s
-    | \bset_config \s* \(
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
 _SCOPE = "SELECT current_setting('search_path'), current_setting('role')"
 _TO_SCOPE = "SELECT set_config('search_path', %s, true), set_config('role', %s, true)"
 
@@ -87,7 +56,7 @@ class _Known(threading.local):
     def check_write(self, connection: BaseDatabaseWrapper, text: str) -> None:
         """Raise if an atomic body writes to a database outside its transaction."""
         alias, writable = connection.alias, self.writable
-        if writable is None or alias in writable or not _WRITES.match(text):
+        if writable is None or alias in writable or not writes(text):
             return
         msg = (
             f"{self.owner} writes to database {alias!r}, which its transaction does "
@@ -129,9 +98,9 @@ class SessionWatch:
         """Check a statement and execute it."""
         text = _text(sql, context)
         _known.check_write(context["connection"], text)
-        if self.keeping and self._kept is None and _SCOPES.search(text):
+        if self.keeping and self._kept is None and may_change_scope(text):
             self._kept = _fetch(context["connection"], _SCOPE)
-        if not self.changed and _CHANGES.search(text):
+        if not self.changed and changes_session(text):
             self.changed = True
         return execute(sql, params, many, context)
 
