@@ -154,7 +154,7 @@ def _as_update(request: HttpRequest, response: Any) -> HttpResponse:
         response["HX-Reswap"] = "outerHTML"
     if not is_live:
         response.status_code = STOP_POLLING
-    return response  # type: ignore[no-any-return]
+    return response  # type: ignore[no-any-return]  # Django's stubs hide its template
 
 
 def version(run: Run) -> str:

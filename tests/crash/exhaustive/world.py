@@ -161,7 +161,7 @@ class World:
         self.stage += 1
         while not self.survives(action):
             pass
-        # Only now: a fault nobody noticed makes the client repeat the wait.
+        # Only after success: a client that fails repeats the wait to the same time.
         self.until = None
         self.stage += 1
         while not self.survives(self.kit.run_until_idle):
