@@ -6,8 +6,9 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from bench.screens import Known, Measured, measure, questions
+from bench.screens import Measured, measure, questions
 from bench.screens_data import fill
+from bench.screens_pages import Known
 from durable_jobs.models import Run, Step
 
 pytestmark = pytest.mark.usefixtures("postgres")
